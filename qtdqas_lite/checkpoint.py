@@ -1,0 +1,129 @@
+"""Checkpoints: one safetensors file with a JSON header. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError, QuantumTrainError
+from .generator import CHANNELS, CIRCUITS, AffineMapping, GeneratedNetwork, MLPMapping
+
+SCHEMA = 1
+_KEY = "qtdqas_lite"
+
+
+def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
+    """Write a network to a file; an older file stays whole until the new one is complete."""
+    kind = type(net.circuit).__name__
+    mapping: dict[str, Any] = {"kind": "custom"}
+    if type(net.mapping) is AffineMapping:
+        mapping = {"kind": "affine"}
+    elif type(net.mapping) is MLPMapping:
+        mapping = {"kind": "mlp", "hidden": net.mapping.hidden_layer.out_features}
+    known = type(net.circuit) is CIRCUITS.get(kind)
+    header = {
+        "schema": SCHEMA,
+        "circuit": {"kind": kind, **net.circuit.architecture()} if known else {"kind": "custom"},
+        "mapping": mapping,
+        "channel": net.channel if isinstance(net.channel, str) else "custom",
+        "shapes": {name: list(shape) for name, shape in net.shapes.items()},
+    }
+    tensors = {
+        name: value.detach().clone().contiguous() for name, value in net.state_dict().items()
+    }
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata={_KEY: json.dumps(header)})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(
+    path: str | PathLike[str],
+    target: nn.Module,
+    *,
+    circuit: nn.Module | None = None,
+    mapping: nn.Module | None = None,
+    channel: Callable[[Tensor], Tensor] | None = None,
+) -> GeneratedNetwork:
+    """Read a network from a file; see :meth:`GeneratedNetwork.load`."""
+    header, tensors = _read(Path(path))
+    shapes = {k: list(p.shape) for k, p in target.named_parameters() if p.requires_grad}
+    if shapes != header["shapes"]:
+        differing = sorted(
+            name
+            for name in {*shapes, *header["shapes"]}
+            if shapes.get(name) != header["shapes"].get(name)
+        ) or ["the order of the parameters"]
+        raise CheckpointError(
+            f"{path} was saved for another target; different here: {', '.join(differing[:5])}"
+        )
+    try:
+        if circuit is None:
+            saved = dict(header["circuit"])
+            kind = saved.pop("kind")
+            if kind not in CIRCUITS:
+                raise CheckpointError(f"{path} holds a circuit of your own: pass circuit=...")
+            circuit = CIRCUITS[kind](**saved)
+        if mapping is None:
+            mapping = _mapping(header["mapping"], int(circuit.n_qubits), path)  # type: ignore[arg-type]
+        if channel is None and header["channel"] not in CHANNELS:
+            raise CheckpointError(f"{path} holds a channel of your own: pass channel=...")
+        net = GeneratedNetwork(target, circuit, mapping, channel=channel or header["channel"])
+        precision = next((t.dtype for k, t in tensors.items() if k.startswith("circuit.")), None)
+        if precision == torch.double:
+            net.double()
+        net.load_state_dict(tensors)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, QuantumTrainError) as error:
+        raise CheckpointError(f"{path} does not fit its own description: {error}") from error
+    return net
+
+
+def _mapping(saved: dict[str, Any], n_qubits: int, path: str | PathLike[str]) -> nn.Module:
+    if saved["kind"] == "affine":
+        return AffineMapping(n_qubits)
+    if saved["kind"] == "mlp":
+        return MLPMapping(n_qubits, saved["hidden"])
+    raise CheckpointError(f"{path} holds a mapping of your own: pass mapping=...")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with path.open("rb") as file:  # a missing file is the caller's FileNotFoundError
+        start = file.read(2)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        if start == b"PK" or start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{path} is a pickle (torch.save writes those), which could run any code when "
+                f"opened; only files written by GeneratedNetwork.save are read"
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged or is not a safetensors file ({error}); restore it from a copy"
+        ) from error
+    try:
+        header = json.loads(metadata[_KEY])
+        schema = header["schema"]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} was not written by GeneratedNetwork.save") from None
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
+            f"version of qtdqas-lite that wrote it"
+        )
+    return header, tensors

@@ -1,0 +1,21 @@
+"""The errors that this package raises: each says what was given, what is allowed and what to do."""
+
+
+class QuantumTrainError(Exception):
+    """The base of every error of this package."""
+
+
+class EncodingError(QuantumTrainError, ValueError):
+    """A vector or a count that no quantum state can hold."""
+
+
+class CircuitError(QuantumTrainError, ValueError):
+    """A circuit that cannot be built or run as described."""
+
+
+class TargetError(QuantumTrainError, ValueError):
+    """A target network, or a mapping to its weights, that cannot be generated."""
+
+
+class CheckpointError(QuantumTrainError, ValueError):
+    """A file that is not a checkpoint of this package, or not of this network."""
