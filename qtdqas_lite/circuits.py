@@ -15,7 +15,6 @@ from .statevector import (
     Entangler,
     Rotation,
     entangler_permutation,
-    evolve,
     probabilities,
     rotation_gates,
 )
@@ -34,12 +33,9 @@ class FixedCircuit(nn.Module):
     Attributes:
         theta: The angles in radians, shape (n_layers, n_qubits), drawn uniformly from
             [-pi, pi).
-        twice_differentiable: Set it to True for derivatives of derivatives. The circuit then runs
-            on the slower reference path.
     """
 
     permutation: Tensor
-    start: Tensor
 
     def __init__(
         self,
@@ -77,27 +73,25 @@ class FixedCircuit(nn.Module):
         self.hadamard = bool(hadamard)
         self.entangler = entangler
         self.rotation = rotation
-        self.twice_differentiable = False
         rotation_gates(rotation, torch.zeros(1))  # an unknown name is refused here
         _check_memory(self.n_qubits, self.n_layers, real=rotation == "ry")
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        start = torch.zeros(2**self.n_qubits)
-        if self.hadamard:
-            start.fill_(2 ** (-self.n_qubits / 2))
-        else:
-            start[0] = 1
-        self.register_buffer("start", start, persistent=False)
         permutation = entangler_permutation(entangler, self.n_qubits)
         self.register_buffer("permutation", permutation, persistent=False)
 
     def forward(self) -> Tensor:
         """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
         gates = rotation_gates(self.rotation, self.theta)
-        if self.twice_differentiable:
-            state = evolve(self.start, gates, self.permutation)
-            return (state * state.conj()).real
-        return probabilities(self.start, gates, self.permutation)
+        return probabilities(self.initial_state(), gates, self.permutation)
+
+    def initial_state(self) -> Tensor:
+        """Return the amplitudes before the first layer: real, shape (2**n_qubits,)."""
+        if self.hadamard:
+            return self.theta.new_full((2**self.n_qubits,), 2 ** (-self.n_qubits / 2))
+        state = self.theta.new_zeros(2**self.n_qubits)
+        state[0] = 1
+        return state
 
     def architecture(self) -> dict[str, int | bool | str]:
         """Return the arguments that build this circuit again, angles apart; plain JSON values."""

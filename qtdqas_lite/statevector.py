@@ -3,9 +3,9 @@
 A layer is an entangler, which only reorders the basis states, and then one 2x2 gate on every wire.
 Wire 0 is the most significant bit of a basis state's index, as in PennyLane.
 
-There are two paths. :func:`evolve` is the reference: a few lines of plain tensor operations, which
-autograd can differentiate as often as wanted. :func:`probabilities` is the fast path, with a
-gradient of its own. The tests hold one against the other, and both against PennyLane.
+There are two paths. :func:`evolve` is the reference: a few lines of plain tensor operations.
+:func:`probabilities` is the fast path, with a gradient of its own. The tests hold one against the
+other, and both against PennyLane.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .errors import CircuitError
 
@@ -113,8 +112,9 @@ def probabilities(state: Tensor, gates: Tensor, permutation: Tensor) -> Tensor:
     """Run every layer and square the amplitudes: the fast path.
 
     The result and its gradient with respect to ``gates`` are those of
-    ``evolve(state, gates, permutation).abs() ** 2``. Every gate must be unitary. The gradient can
-    be taken once; for derivatives of derivatives use :func:`evolve`. Memory: one state per layer.
+    ``evolve(state, gates, permutation).abs() ** 2``. Every gate must be unitary. A gradient that is
+    itself to be differentiated (``create_graph=True``) is computed by :func:`evolve`, and costs
+    what that costs. Memory: one state per layer.
 
     Args:
         state: Amplitudes before the first layer, shape (2**n,); not differentiated.
@@ -124,7 +124,8 @@ def probabilities(state: Tensor, gates: Tensor, permutation: Tensor) -> Tensor:
     Returns:
         Probabilities of the 2**n outcomes: real, shape (2**n,).
     """
-    return _Probabilities.apply(gates, state, permutation)  # type: ignore[no-any-return]
+    result: Tensor = _Probabilities.apply(gates, state, permutation)  # type: ignore[no-untyped-call]
+    return result
 
 
 def group_sizes(n_qubits: int) -> list[int]:
@@ -168,13 +169,17 @@ def _overlap(one: Tensor, other: Tensor, left: int, size: int) -> Tensor:
     return (one.view(left, size, -1) @ other.view(left, size, -1).mH).sum(0)
 
 
+def _squares(state: Tensor) -> Tensor:
+    return state.real**2 + state.imag**2 if state.is_complex() else state**2
+
+
 class _Probabilities(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, state: Tensor, permutation: Tensor) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, start: Tensor, permutation: Tensor) -> Tensor:
         n_layers, n_qubits = gates.shape[:2]
         ctx.sizes = group_sizes(n_qubits)
-        ctx.matrices = [_kron(group) for group in gates.split(ctx.sizes, 1)]
-        state = state.to(gates.dtype)
+        ctx.matrices = [_kron(group) for group in torch.split(gates, ctx.sizes, 1)]
+        state = start.to(gates.dtype)
         states = state.new_empty(n_layers, 2**n_qubits)
         for layer in range(n_layers):
             state = torch.index_select(state, 0, permutation)
@@ -183,25 +188,27 @@ class _Probabilities(torch.autograd.Function):
                 state = _apply(matrices[layer], state, left)
                 left *= matrices.shape[1]
             states[layer] = state
-        ctx.save_for_backward(gates, states, permutation)
-        return state.real**2 + state.imag**2 if state.is_complex() else state**2
+        ctx.save_for_backward(gates, start, states, permutation)
+        return _squares(state)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        gates, start, states, permutation = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the caller wants to differentiate this gradient again
+            again = _squares(evolve(start, gates, permutation))
+            return *torch.autograd.grad(again, gates, grad, create_graph=True), None, None
         # Within a layer all gates commute, so gate i can be thought of as the last one to act:
         # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
         # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is
         # the same trace of lambda psi_after^H and G_i is unitary.
-        gates, states, permutation = ctx.saved_tensors
-        n_layers, n_qubits = gates.shape[:2]
+        n_layers = len(gates)
         inverse = torch.empty_like(permutation)
         inverse[permutation] = torch.arange(len(permutation), device=permutation.device)
         overlaps = [gates.new_empty(n_layers, 2**k, 2**k) for k in ctx.sizes]
         gradient = 2 * grad * states[-1]
         for layer in reversed(range(n_layers)):
             left = 1
-            for k, overlap, matrices in zip(ctx.sizes, overlaps, ctx.matrices, strict=True):
+            for k, overlap in zip(ctx.sizes, overlaps, strict=True):
                 overlap[layer] = _overlap(gradient, states[layer], left, 2**k)
                 left *= 2**k
             left = 1
