@@ -14,32 +14,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .circuits import FixedCircuit
 from .errors import CheckpointError, QuantumTrainError
-from .generator import CHANNELS, CIRCUITS, AffineMapping, GeneratedNetwork, MLPMapping
+from .generator import CHANNELS, AffineMapping, GeneratedNetwork, MLPMapping
 
 SCHEMA = 1
 _KEY = "qtdqas_lite"
+# The circuits that a checkpoint may name. A reader's own is passed to load() instead.
+CIRCUITS: dict[str, type[nn.Module]] = {"FixedCircuit": FixedCircuit}
 
 
 def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
     """Write a network to a file; an older file stays whole until the new one is complete."""
-    kind = type(net.circuit).__name__
+    circuit: dict[str, Any] = {"kind": "custom"}
+    if type(net.circuit) in CIRCUITS.values():
+        circuit = {"kind": type(net.circuit).__name__, **net.circuit.architecture()}  # type: ignore[operator]
     mapping: dict[str, Any] = {"kind": "custom"}
     if type(net.mapping) is AffineMapping:
         mapping = {"kind": "affine"}
     elif type(net.mapping) is MLPMapping:
         mapping = {"kind": "mlp", "hidden": net.mapping.hidden_layer.out_features}
-    known = type(net.circuit) is CIRCUITS.get(kind)
     header = {
         "schema": SCHEMA,
-        "circuit": {"kind": kind, **net.circuit.architecture()} if known else {"kind": "custom"},
+        "circuit": circuit,
         "mapping": mapping,
         "channel": net.channel if isinstance(net.channel, str) else "custom",
         "shapes": {name: list(shape) for name, shape in net.shapes.items()},
     }
-    tensors = {
-        name: value.detach().clone().contiguous() for name, value in net.state_dict().items()
-    }
+    # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
+    tensors = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -60,12 +63,13 @@ def load(
     """Read a network from a file; see :meth:`GeneratedNetwork.load`."""
     header, tensors = _read(Path(path))
     shapes = {k: list(p.shape) for k, p in target.named_parameters() if p.requires_grad}
-    if shapes != header["shapes"]:
-        differing = sorted(
+    saved_shapes = header["shapes"]
+    if list(shapes.items()) != list(saved_shapes.items()):
+        differing = [
             name
-            for name in {*shapes, *header["shapes"]}
-            if shapes.get(name) != header["shapes"].get(name)
-        ) or ["the order of the parameters"]
+            for name in sorted({*shapes, *saved_shapes})
+            if shapes.get(name) != saved_shapes.get(name)
+        ] or ["the order of the parameters"]
         raise CheckpointError(
             f"{path} was saved for another target; different here: {', '.join(differing[:5])}"
         )
@@ -121,6 +125,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         schema = header["schema"]
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} was not written by GeneratedNetwork.save") from None
+    dictionaries = ("circuit", "mapping", "shapes")
+    if any(not isinstance(header.get(key), dict) for key in dictionaries) or not isinstance(
+        header.get("channel"), str
+    ):
+        raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
     if schema != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
 
-from .circuits import FixedCircuit
 from .encoding import basis_bits, n_qubits_for
 from .errors import TargetError
 
@@ -182,13 +182,19 @@ class GeneratedNetwork(nn.Module):
         super().__init__()
         self.target = copy.deepcopy(target)
         trainable = {k: p for k, p in self.target.named_parameters() if p.requires_grad}
+        lazy = [name for name, p in trainable.items() if isinstance(p, UninitializedParameter)]
+        if lazy:
+            raise TargetError(
+                f"call the target once before wrapping it: {lazy[0]} has no shape yet"
+            )
+        if not (math.isfinite(gain) and gain > 0):
+            raise TargetError(f"gain must be finite and above 0, got {gain!r}")
         self.shapes = {name: parameter.shape for name, parameter in trainable.items()}
-        self.dtypes = {name: parameter.dtype for name, parameter in trainable.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
         if self.n_weights == 0:
             raise TargetError(
                 f"the target {type(target).__name__} has no trainable parameters to write; check "
-                f"requires_grad, and call a lazy module once before wrapping it"
+                f"requires_grad"
             )
         n_qubits = getattr(circuit, "n_qubits", None)
         if not isinstance(circuit, nn.Module) or not isinstance(n_qubits, int):
@@ -233,9 +239,13 @@ class GeneratedNetwork(nn.Module):
         with torch.no_grad():
             raw = self._standardised()
             if raw.numel() > 1 and not raw.std() > 0:
-                raise TargetError("the mapping gives the same number for every weight")
+                raise TargetError(
+                    "the mapping gives the same number for every weight; make it depend on the "
+                    "bits or on the channel"
+                )
             self.raw_mean.copy_(raw.mean())
-            self.raw_deviation.copy_(raw.std(correction=0) if raw.numel() > 1 else 1)
+            if raw.numel() > 1:
+                self.raw_deviation.copy_(raw.std(correction=0))
 
     def _standardised(self) -> Tensor:
         """Run circuit and mapping: M numbers with mean 0 and deviation 1 at the start."""
@@ -261,8 +271,8 @@ class GeneratedNetwork(nn.Module):
         With gradients off, the weights are written anew only after a parameter has changed.
 
         Returns:
-            The tensors by their names in the target, with their shapes and dtypes, in the order
-            of ``target.named_parameters()``. Treat them as read-only.
+            The tensors by their names in the target, with their shapes there, in the order of
+            ``target.named_parameters()``. Treat them as read-only.
 
         Raises:
             TargetError: if the weights are not finite.
@@ -276,9 +286,9 @@ class GeneratedNetwork(nn.Module):
 
     def _write(self) -> dict[str, Tensor]:
         counts = [shape.numel() for shape in self.shapes.values()]
-        pieces = self._standardised().split(counts)
+        pieces = torch.split(self._standardised(), counts)
         return {
-            name: (centre + scale * piece).view(shape).to(self.dtypes[name])
+            name: (centre + scale * piece).view(shape).to(self.target.get_parameter(name).dtype)
             for (name, shape), piece, centre, scale in zip(
                 self.shapes.items(), pieces, self.centre, self.scale, strict=True
             )
@@ -392,7 +402,3 @@ def _initial_spread(
         scales.append(gain * deviation if deviation > 0 else torch.tensor(0.1).double())
     dtype = torch.get_default_dtype()
     return torch.stack(centres).to(dtype), torch.stack(scales).to(dtype)
-
-
-# The circuits that a checkpoint may name. A reader's own is passed to load() instead.
-CIRCUITS: dict[str, type[nn.Module]] = {"FixedCircuit": FixedCircuit}

@@ -1,0 +1,346 @@
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from qtdqas_lite import (
+    AffineMapping,
+    FixedCircuit,
+    GeneratedNetwork,
+    MLPMapping,
+    TargetError,
+    basis_bits,
+    log_channel,
+    n_qubits_for,
+)
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder is its encoder's own weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(5, 3, bias=False)
+        self.decoder = nn.Linear(3, 5)
+        self.mirror = nn.Linear(5, 3, bias=False)
+        self.mirror.weight = self.encoder.weight
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x) + self.mirror(x))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+TARGETS = {
+    "mlp": (mlp, torch.randn(3, 4)),
+    "convolution and batch norm": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)
+        ),
+        torch.randn(5, 1, 4, 4),
+    ),
+    "lstm": (lambda: nn.LSTM(2, 3, batch_first=True), torch.randn(2, 4, 2)),
+    "gru": (lambda: nn.GRU(2, 3, num_layers=2), torch.randn(4, 2, 2)),
+    "attention": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+        torch.randn(2, 3, 4),
+    ),
+    "embedding": (lambda: nn.Embedding(6, 3), torch.tensor([[0, 5], [2, 2]])),
+    "tied": (Tied, torch.randn(2, 5)),
+}
+
+
+def wrap(target, n_layers=2, seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    count = sum(p.numel() for p in target.parameters() if p.requires_grad)
+    circuit = FixedCircuit(n_qubits_for(count), n_layers, generator=generator)
+    return GeneratedNetwork(target, circuit, generator=generator, **options)
+
+
+def output(module, x):
+    result = module(x)
+    return result[0] if isinstance(result, tuple) else result
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_any_target_trains_and_exports_bitwise(name):
+    make, x = TARGETS[name]
+    target = make()
+    before = copy.deepcopy(target.state_dict())
+    net = wrap(target)
+    output(net, x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters() if p.numel())
+    plain = net.export()
+    assert type(plain) is type(target)
+    assert torch.equal(output(plain.eval(), x), output(net.eval(), x))
+    assert plain.state_dict().keys() == before.keys()
+    for key, value in target.state_dict().items():  # the caller's own module is left alone
+        assert torch.equal(value, before[key])
+    assert {k for k, _ in plain.named_parameters()} == {k for k, _ in target.named_parameters()}
+    output(plain, x).sum().backward()  # and goes on training as an ordinary network
+    assert all(p.grad is not None for p in plain.parameters())
+
+
+@pytest.mark.parametrize("mapping", ["affine", "mlp"])
+@pytest.mark.parametrize("channel", ["log", "scaled", "raw", torch.sqrt])
+def test_weights_agree_with_finite_differences(mapping, channel):
+    net = wrap(nn.Linear(3, 2), mapping=mapping, channel=channel).double()
+    x = torch.randn(4, 3, dtype=torch.double)
+    names, values = zip(
+        *((k, p) for k, p in net.named_parameters() if p.requires_grad), strict=True
+    )
+
+    def function(*values):
+        return torch.func.functional_call(net, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(function, [v.detach().clone().requires_grad_() for v in values])
+
+
+def test_weights_follow_the_formula():
+    net = wrap(mlp()).double()
+    with torch.no_grad():
+        p = net.circuit()
+        mapping = net.mapping
+        expected = []
+        for i in range(net.n_weights):
+            bits = [2 * int(b) - 1 for b in format(i, f"0{net.circuit.n_qubits}b")]
+            x = math.log(len(p) * p[i] + 0.01) + 0.55
+            raw = mapping.channel_coefficient * x + mapping.bias
+            raw += sum(b * c for b, c in zip(bits, mapping.bit_coefficients, strict=True))
+            expected.append((raw - net.raw_mean) / net.raw_deviation)
+        weights = net.weights()
+    expected = torch.stack(expected)
+    assert list(weights) == [name for name, _ in mlp().named_parameters()]
+    position = 0
+    for (name, tensor), scale, centre in zip(weights.items(), net.scale, net.centre, strict=True):
+        piece = expected[position : position + tensor.numel()].view(tensor.shape)
+        torch.testing.assert_close(tensor, (centre + scale * piece).double(), msg=name)
+        position += tensor.numel()
+    assert position == net.n_weights
+
+
+def test_weights_start_as_wide_as_the_targets_own():
+    torch.manual_seed(0)
+    target = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), nn.LayerNorm(10))
+    flat = {k: w.detach() for k, w in wrap(target, gain=1.5).weights().items()}
+    for name in ("0.weight", "2.weight"):
+        ratio = flat[name].std() / target.state_dict()[name].std()
+        assert 1.2 < ratio < 1.8
+    # A constant tensor of a normalisation layer moves about its constant.
+    assert wrap(target).centre.tolist() == [0, 0, 0, 0, 1, 0]
+    assert wrap(target).scale[-2:].tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_batch_norm_counts_in_the_wrapped_target_and_travels_with_the_export():
+    make, x = TARGETS["convolution and batch norm"]
+    net = wrap(make())
+    before = net.target[1].running_mean.clone()
+    net(x)
+    assert not torch.equal(net.target[1].running_mean, before)
+    assert torch.equal(net.export()[1].running_mean, net.target[1].running_mean)
+
+
+def test_frozen_parameters_are_left_alone():
+    target = mlp()
+    target[0].weight.requires_grad_(False)
+    net = wrap(target)
+    assert "0.weight" not in net.weights()
+    assert net.n_weights == 6 + 12 + 2
+    exported = net.export()
+    assert torch.equal(exported[0].weight, target[0].weight)
+    assert not exported[0].weight.requires_grad
+    assert exported[2].weight.requires_grad
+
+
+def test_tied_weights_are_written_once_and_stay_tied():
+    net = wrap(Tied())
+    assert net.n_weights == 15 + 15 + 5
+    plain = net.export()
+    assert plain.mirror.weight is plain.encoder.weight
+
+
+def test_mixed_precision_targets_keep_their_dtypes():
+    target = mlp()
+    target[0].to(torch.bfloat16)
+    assert [w.dtype for w in wrap(target).weights().values()] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    ]
+
+
+def test_budget_counts_every_trainable():
+    net = wrap(mlp(), n_layers=3)
+    n = net.circuit.n_qubits
+    budget = net.budget()
+    assert (budget.angles, budget.architecture, budget.mapping) == (3 * n, 0, n + 2)
+    assert budget.total == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert budget.target == 4 * 6 + 6 + 6 * 2 + 2
+    assert budget.ratio == budget.target / budget.total
+    assert "44" in str(budget)
+    net.circuit.theta.requires_grad_(False)
+    assert net.budget().angles == 0
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    assert net.budget().ratio == math.inf
+
+
+def test_budget_tells_architecture_from_angles():
+    class Choosing(FixedCircuit):
+        architecture_parameters = ("alpha",)
+
+        def __init__(self):
+            super().__init__(5, 1)
+            self.alpha = nn.Parameter(torch.zeros(12))
+
+    budget = GeneratedNetwork(mlp(), _bigger(Choosing())).budget()
+    assert (budget.angles, budget.architecture) == (5, 12)
+
+
+def _bigger(circuit):
+    """Give a 5-qubit circuit the interface of a 6-qubit one: any module will do as a circuit."""
+
+    class Pair(nn.Module):
+        n_qubits = 6
+        architecture_parameters = ("part.alpha",)
+
+        def __init__(self):
+            super().__init__()
+            self.part = circuit
+
+        def forward(self):
+            return torch.cat([self.part(), self.part().flip(0)]) / 2
+
+    return Pair()
+
+
+def test_weights_are_cached_only_without_gradients_and_never_stale():
+    net = wrap(mlp())
+    calls = []
+    net.circuit.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.randn(2, 4)
+    with torch.no_grad():
+        first = net(x)
+        net(x)
+        assert len(calls) == 1
+        for change in (
+            lambda: net.circuit.theta.data.add_(0.1),  # .data hides from version counters
+            lambda: net.mapping.bias.mul_(1).add_(1),
+            lambda: net.scale.mul_(2),
+            lambda: net.load_state_dict(copy.deepcopy(wrap(mlp(), seed=5).state_dict())),
+            lambda: net.double(),
+        ):
+            change()
+            second = net(x.to(net.circuit.theta.dtype))
+            assert not torch.equal(first, second)
+            first = second
+        assert len(calls) == 6
+    net(x.double())
+    net(x.double())
+    assert len(calls) == 8
+
+
+def test_training_steps_reduce_the_loss_and_repeat():
+    def losses():
+        torch.manual_seed(1)
+        x, net = torch.randn(64, 4), wrap(mlp(), n_layers=6)
+        y = (x[:, 0] * x[:, 1] > 0).long()
+        optimiser = torch.optim.Adam(net.parameters(), lr=3e-2)
+        history = []
+        for _ in range(60):
+            loss = nn.functional.cross_entropy(net(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            history.append(loss.item())
+        return history
+
+    history = losses()
+    assert history[-1] < 0.6 * history[0]
+    assert history == losses()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=64))
+def test_log_channel_is_finite_on_every_probability(values):
+    p = torch.tensor(values, dtype=torch.double).requires_grad_()
+    x = log_channel(p)
+    x.sum().backward()
+    assert x.isfinite().all()
+    assert x.min() >= math.log(0.01) + 0.55 - 1e-9
+    assert p.grad.isfinite().all()
+
+
+def test_log_channel_of_a_scrambled_state_has_mean_about_zero():
+    # Exponential(1): E log(x + 0.01) = e^0.01 E1(0.01) + log(0.01) = -0.537 (a table of E1).
+    n = 2**16
+    x = torch.distributions.Exponential(1.0).sample((n,))
+    assert log_channel(x / x.sum()).mean() == pytest.approx(0.55 - 0.537, abs=0.02)
+
+
+def test_mappings_have_the_parameters_that_they_say():
+    generator = torch.Generator().manual_seed(0)
+    affine, hidden = AffineMapping(9, generator), MLPMapping(9, 5, generator)
+    assert sum(p.numel() for p in affine.parameters()) == 9 + 2
+    assert sum(p.numel() for p in hidden.parameters()) == (9 + 3) * 5 + 1
+    # Four affine values determine an affine map; a hidden layer bends away from it.
+    bits = basis_bits(9)[:4]
+    line = torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    for mapping, is_affine in ((affine, True), (hidden, False)):
+        values = mapping(bits[:1].expand(4, -1), line)
+        second = values[:-2] - 2 * values[1:-1] + values[2:]
+        assert torch.allclose(second, torch.zeros(2), atol=1e-6) == is_affine
+
+
+class Constant(nn.Module):
+    def forward(self, bits, channel):
+        return channel.new_ones(len(bits))
+
+
+class Wrong(nn.Module):
+    def forward(self, bits, channel):
+        return channel[:, None]
+
+
+class Undefined(nn.Module):
+    def forward(self, bits, channel):
+        return channel / 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GeneratedNetwork(nn.ReLU(), FixedCircuit(2, 1)), "no trainable parameters"),
+        (
+            lambda: GeneratedNetwork(mlp().requires_grad_(False), FixedCircuit(2, 1)),
+            "check requires_grad",
+        ),
+        (lambda: GeneratedNetwork(mlp(), FixedCircuit(5, 1)), "44 weights; use n_qubits=6"),
+        (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "attribute n_qubits"),
+        (lambda: GeneratedNetwork(mlp(), None), "attribute n_qubits"),
+        (lambda: wrap(mlp(), mapping="cubic"), "'affine', 'mlp' or a module"),
+        (lambda: wrap(mlp(), channel="loud"), "channel must be one of"),
+        (lambda: wrap(mlp(), mapping=Constant()), "same number for every weight"),
+        (lambda: wrap(mlp(), mapping=Wrong()), r"must give shape \(44,\)"),
+        (lambda: wrap(mlp(), mapping=Undefined()), "not finite"),
+        (lambda: wrap(mlp(), gain=0.0), "gain"),
+        (lambda: wrap(mlp(), gain=math.nan), "gain"),
+        (lambda: GeneratedNetwork(nn.LazyLinear(3), FixedCircuit(5, 1)), "call the target once"),
+    ],
+)
+def test_bad_targets_mappings_and_circuits_are_refused(make, message):
+    with pytest.raises(TargetError, match=message):
+        make()
+
+
+def test_non_finite_angles_are_reported_not_passed_on():
+    net = wrap(mlp())
+    net.circuit.theta.data[0, 0] = math.nan
+    with pytest.raises(TargetError, match="lower the learning rate"):
+        net(torch.randn(2, 4))
