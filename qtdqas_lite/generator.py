@@ -21,19 +21,18 @@ Channel = Literal["log", "scaled", "raw"]
 
 
 def log_channel(probabilities: Tensor) -> Tensor:
-    """Turn probabilities into numbers of order one: log(2**n p + 0.01) + 0.55.
+    """Turn probabilities into numbers of order one: log(2**n p + 0.01).
 
-    The factor 2**n makes the mean 1 whatever the number of qubits; the logarithm brings outliers
-    back; 0.01 keeps it finite at p = 0; 0.55 makes the mean about 0 for a scrambled state, whose
-    2**n p is exponentially distributed.
+    The factor 2**n makes the mean of 2**n p 1, whatever the number of qubits; the logarithm brings
+    outliers back; 0.01 keeps it and its gradient finite at p = 0.
 
     Args:
         probabilities: Shape (2**n,).
 
     Returns:
-        Shape (2**n,), at least -4.06.
+        Shape (2**n,), between log(0.01) and log(2**n + 0.01).
     """
-    return torch.log(len(probabilities) * probabilities + 0.01) + 0.55
+    return torch.log(len(probabilities) * probabilities + 0.01)
 
 
 CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -70,7 +69,8 @@ class MLPMapping(nn.Module):
     """A small network with one hidden tanh layer, from bits and channel to a number.
 
     It has (n_qubits + 3) * hidden + 1 trained numbers. Unlike a stack of linear layers without
-    activations, it is more than an affine map.
+    activations, it is more than an affine map. Each hidden unit is centred over the weights: its
+    mean would move all weights of the target at once, until every ReLU there is dead.
     """
 
     def __init__(
@@ -79,15 +79,16 @@ class MLPMapping(nn.Module):
         super().__init__()
         self.hidden_layer = nn.Linear(n_qubits + 1, hidden)
         self.output_layer = nn.Linear(hidden, 1)
-        for layer in (self.hidden_layer, self.output_layer):
-            deviation = 1 / math.sqrt(layer.in_features)
-            nn.init.normal_(layer.weight, std=deviation, generator=generator)
-            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
+        nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
+        nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
+        nn.init.zeros_(self.output_layer.bias)
 
     def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
         """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
         features = torch.cat([bits, channel[:, None]], dim=1)
-        numbers: Tensor = self.output_layer(torch.tanh(self.hidden_layer(features)))
+        units = torch.tanh(self.hidden_layer(features))
+        numbers: Tensor = self.output_layer(units - units.mean(0))
         return numbers[:, 0]
 
 
@@ -235,7 +236,7 @@ class GeneratedNetwork(nn.Module):
         for parameter in trainable.values():
             parameter.data = parameter.new_empty(0)
             parameter.requires_grad_(False)
-        self._cache: tuple[list[Tensor], dict[str, Tensor]] | None = None
+        self._cache: tuple[Any, list[Tensor], dict[str, Tensor]] | None = None
         with torch.no_grad():
             raw = self._standardised()
             if raw.numel() > 1 and not raw.std() > 0:
@@ -280,9 +281,10 @@ class GeneratedNetwork(nn.Module):
         if torch.is_grad_enabled():
             return self._write()
         state = [v.detach() for k, v in self.state_dict().items() if not k.startswith("target.")]
-        if self._cache is None or not _equal(self._cache[0], state):
-            self._cache = ([tensor.clone() for tensor in state], self._write())
-        return dict(self._cache[1])
+        parts = (self.circuit, self.mapping)
+        if self._cache is None or self._cache[0] != parts or not _equal(self._cache[1], state):
+            self._cache = (parts, [tensor.clone() for tensor in state], self._write())
+        return dict(self._cache[2])
 
     def _write(self) -> dict[str, Tensor]:
         counts = [shape.numel() for shape in self.shapes.values()]
