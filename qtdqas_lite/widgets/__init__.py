@@ -1,0 +1,9 @@
+"""Widgets for the chapters: everything a reader sees is computed in the browser.
+
+The Python classes hold the state, check it, and keep derived numbers up to date, so that a teacher
+can observe and link them. They answer in a page without a kernel as well.
+"""
+
+from .weight_writer import WeightWriter
+
+__all__ = ["WeightWriter"]
