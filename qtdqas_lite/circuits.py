@@ -23,7 +23,7 @@ from .statevector import (
 class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
-    Every qubit starts in |0>, or in (|0> + |1>) / sqrt(2) if ``hadamard``. Each layer is the
+    Every qubit starts in state 0, or in an equal mixture of 0 and 1 if ``hadamard``. Each layer is the
     entangler and then one rotation on every qubit. These are the twelve candidates of
     arXiv 2505.09653 (2 starts x 2 entanglers x 3 rotations).
 

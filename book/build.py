@@ -1,0 +1,77 @@
+"""Build the book into _build/html, and prove that it is whole: `make book` calls this.
+
+Every chapter is executed, unless neither it nor the package has changed since its last run.
+Warnings are errors, a chapter that fails shows its traceback, and a missing page fails the build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def package_key(root: Path) -> str:
+    """Hash what a chapter's outputs depend on besides its own cells.
+
+    jupyter-cache looks at a notebook's code only: without this key, a change of the package would
+    leave yesterday's outputs in the book.
+    """
+    digest = hashlib.sha256()
+    files = [p for p in (root / "qtdqas_lite").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    for path in sorted([*files, root / "requirements.txt"]):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def toc_files(toc: dict[str, Any]) -> list[str]:
+    """List every document that the table of contents names, root first."""
+    found = [toc[key] for key in ("root", "file") if key in toc]
+    for key in ("parts", "chapters", "sections"):
+        for child in toc.get(key, []):
+            found += toc_files(child)
+    return found
+
+
+def missing_pages(toc: dict[str, Any], html: Path) -> list[str]:
+    """List the documents of the table of contents that have no page under ``html``."""
+    return [name for name in toc_files(toc) if not (html / f"{name}.html").is_file()]
+
+
+def main() -> int:
+    """Build, check, and print the page to open."""
+    build, toc = ROOT / "_build", yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    html, stamp, key = build / "html", build / "package-key", package_key(ROOT)
+    if not stamp.is_file() or stamp.read_text() != key:
+        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
+    # An old page must not stand in for one that was not built. Outputs come from the cache.
+    shutil.rmtree(html, ignore_errors=True)
+    build.mkdir(exist_ok=True)
+    stamp.write_text(key)
+
+    # --all: Sphinx warns of a page only when it reads it; without, a second run would pass.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    options = ["build", ".", "--all", "-W", "-n", "--keep-going"]
+    status = subprocess.run(command + options, cwd=ROOT, check=False).returncode
+    for report in sorted(html.rglob("reports/**/*.err.log")):
+        print(f"\n--- {report.relative_to(html)}\n{report.read_text('utf-8')}", file=sys.stderr)
+    if status:
+        print("The book was not built: see the messages above.", file=sys.stderr)
+        return status
+    if missing := missing_pages(toc, html):
+        print(f"The build passed but left out: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    print(f"\n{len(toc_files(toc))} pages. Open this one in your browser:")
+    print((html / f"{toc['root']}.html").as_uri())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

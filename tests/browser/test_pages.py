@@ -1,0 +1,166 @@
+"""Every page of the built book: silent, self-contained, readable on a telephone and in the dark."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from selenium.webdriver.support.ui import WebDriverWait
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
+PAGES = sorted(
+    page
+    for page in (path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
+    if not page.startswith("_") and page != "index.html"  # index.html only redirects
+)
+AXE = (Path(__file__).parent / "axe.min.js").read_text("utf-8")
+
+# The theme's own faults, which a stylesheet cannot mend.
+THEME_FAULTS = {
+    "label-content-name-mismatch",  # the search button's label does not hold its visible text
+    "region",  # the skip link and the search dialog stand outside of landmarks
+}
+# docutils gives the bibliography and its entries roles that ARIA has retired.
+CITATION = re.compile(r'<div (role="list" )?class="citation(-list)?"')
+LOADING = dict.fromkeys(["script", "img", "iframe", "source", "video"], "src") | {"link": "href"}
+# Links that only name something: nothing is fetched.
+NAMING = {"canonical", "license", "author", "next", "prev", "search", "index"}
+
+
+class Loads(HTMLParser):
+    """Collects what a page makes the browser fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        url = attrs.get(LOADING.get(tag, ""))
+        if url and not (tag == "link" and set(attrs.get("rel", "").split()) & NAMING):
+            self.found.append(url)
+
+
+def outside_loads(text):
+    """URLs on other hosts among what the page's scripts, styles and pictures are loaded from."""
+    parser = Loads()
+    parser.feed(text)
+    return [url for url in parser.found if re.match(r"(https?:)?//", url)]
+
+
+def outside_requests(log):
+    """URLs on other hosts among the requests in a performance log."""
+    messages = [json.loads(entry["message"])["message"] for entry in log]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    urls = [p["request"]["url"] for p in sent]
+    here = re.compile(r"(file|data|blob|about|chrome):|https?://127\.0\.0\.1[:/]")
+    return [url for url in urls if not here.match(url)]
+
+
+def open_page(browser, page, theme="light"):
+    features = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+    media = {"features": [{"name": name, "value": value} for name, value in features.items()]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get((HTML / page).as_uri())
+    formulas = "return window.MathJax?.startup ? MathJax.startup.promise.then(() => true) : true"
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(formulas))
+
+
+def test_the_checks_can_fail():
+    assert outside_loads('<script src="https://cdn.example/x.js"></script>')
+    assert outside_loads('<link rel="stylesheet" href="//cdn.example/x.css">')
+    assert not outside_loads('<a href="https://example.org">x</a><script src="x.js"></script>')
+    params = {"request": {"url": "https://cdn.example/x"}}
+    message = {"message": {"method": "Network.requestWillBeSent", "params": params}}
+    assert outside_requests([{"message": json.dumps(message)}])
+
+
+def test_there_are_pages():
+    assert "book/index.html" in PAGES
+    assert any(page.startswith("chapters/") for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
+def test_the_colab_button_opens_the_notebook(page):
+    repository = URL.removeprefix("https://github.com/")
+    notebook = f"{repository}/blob/main/{Path(page).with_suffix('.ipynb')}"
+    link = f'href="https://colab.research.google.com/github/{notebook}"'
+    assert link in (HTML / page).read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_no_other_host(page):
+    assert outside_loads((HTML / page).read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_opens_in_silence(browser, page):
+    open_page(browser, page)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert outside_requests(browser.get_log("performance")) == []
+    assert browser.execute_script("return document.querySelectorAll('mjx-merror').length") == 0
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_sticks_out(browser, window, page, width):
+    window(width, 800)
+    open_page(browser, page)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_code_of_88_characters_fits(browser):
+    """At 1280 pixels, a code block shows 88 characters without scrolling."""
+    open_page(browser, next(page for page in PAGES if page.startswith("chapters/")))
+    room = """
+        const pre = document.querySelector(".cell_input pre"), style = getComputedStyle(pre);
+        const probe = pre.appendChild(document.createElement("span"));
+        probe.textContent = "0".repeat(100);
+        const one = probe.getBoundingClientRect().width / 100;
+        probe.remove();
+        const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+        return (pre.clientWidth - padding) / one;"""
+    assert browser.execute_script(room) >= 88
+
+
+def test_dark_mode(browser):
+    background = "return getComputedStyle(document.body).backgroundColor"
+    channels = {}
+    for theme in ("light", "dark"):
+        open_page(browser, "book/index.html", theme)
+        assert browser.execute_script("return document.documentElement.dataset.theme") == theme
+        channels[theme] = sum(map(int, re.findall(r"\d+", browser.execute_script(background))[:3]))
+    assert channels["dark"] < 150 < 600 < channels["light"]
+
+
+def test_the_theme_button_switches(browser):
+    open_page(browser, "book/index.html", "light")
+    themes = set()
+    for _ in range(3):
+        browser.execute_script("document.querySelector('.theme-switch-button').click()")
+        themes.add(browser.execute_script("return document.documentElement.dataset.theme"))
+    browser.execute_script("localStorage.clear()")
+    assert themes == {"light", "dark"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_accessibility(browser, page, theme):
+    open_page(browser, page, theme)
+    browser.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    browser.execute_script(AXE)
+    violations = browser.execute_script("return axe.run().then((result) => result.violations)")
+    faults = [(v["id"], node["html"][:200]) for v in violations for node in v["nodes"]]
+    known = [f for f in faults if f[0] in THEME_FAULTS or CITATION.match(f[1])]
+    assert [fault for fault in faults if fault not in known] == []
+
+
+def test_an_inaccessible_page_is_seen(browser):
+    browser.get("data:text/html,<img src=x><p style='color:%23999'>faint</p>")
+    browser.execute_script(AXE)
+    violations = browser.execute_script("return axe.run().then((result) => result.violations)")
+    assert {"image-alt", "color-contrast"} <= {v["id"] for v in violations}

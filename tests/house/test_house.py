@@ -1,0 +1,189 @@
+"""What has to agree across the repository's files."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import qtdqas_lite
+import qtdqas_lite.widgets
+
+ROOT = Path(__file__).resolve().parents[2]
+URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+NAMING = "README.md CITATION.cff CONTRIBUTING.md pyproject.toml book/index.md book/teach.md"
+
+
+def script(name):
+    """Import a script of book/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"book_{name}", ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- One address
+
+
+def repositories(text):
+    """Every GitHub repository that a text names, as owner/name; Colab links name one too."""
+    plain = re.findall(r"github\.com/([\w.-]+/[\w.-]+)", text)
+    colab = re.findall(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)", text)
+    return {name.removesuffix(".git").rstrip(".") for name in plain + colab}
+
+
+@pytest.mark.parametrize("name", NAMING.split())
+def test_one_address(name):
+    assert repositories((ROOT / name).read_text("utf-8")) == repositories(URL)
+
+
+def test_another_address_is_seen():
+    colab = "https://colab.research.google.com/github/x/y/blob/main/z.ipynb"
+    assert repositories(f"git+https://github.com/a/b.git {colab}") == {"a/b", "x/y"}
+    assert repositories("See https://github.com/a/c.") == {"a/c"}
+
+
+# --- The pins keep to the bounds
+
+
+def pin_lines():
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pins():
+    pairs = [line.split("==") for line in pin_lines()]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def bounds():
+    extras = PROJECT["optional-dependencies"]
+    return [*map(Requirement, PROJECT["dependencies"] + extras["chapters"] + extras["dev"])]
+
+
+def unmet(requirements, versions):
+    """List what no pin, or a pin out of bounds, leaves unmet."""
+    found = {r: versions.get(canonicalize_name(r.name)) for r in requirements}
+    return [str(r) for r, version in found.items() if version not in r.specifier]
+
+
+def test_pins_keep_to_the_bounds():
+    assert unmet(bounds(), pins()) == []
+
+
+def test_a_pin_out_of_bounds_is_seen():
+    wanted = [Requirement("torch>=2.5"), Requirement("numpy>=1.26")]
+    assert unmet(wanted, {"torch": "2.4"}) == ["torch>=2.5", "numpy>=1.26"]
+    assert unmet(wanted, {"torch": "2.13.0", "numpy": "2.4.6"}) == []
+
+
+def test_pins_are_plain():
+    """No local builds (+cpu), no direct addresses, each package once."""
+    assert [line for line in pin_lines() if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert len(pin_lines()) == len(pins())
+
+
+# --- A light import
+
+
+def loaded(statement):
+    names = "pennylane matplotlib ipywidgets anywidget sklearn IPython"
+    code = f"import sys; {statement}; print(*(set({names!r}.split()) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_core_imports_nothing_heavy():
+    assert loaded("import qtdqas_lite") == set()
+
+
+def test_a_heavy_import_is_seen():
+    assert "matplotlib" in loaded("import matplotlib")
+
+
+# --- The build and the stored outputs
+
+
+def test_the_key_follows_the_package(tmp_path):
+    build = script("build")
+    (tmp_path / "qtdqas_lite" / "widgets").mkdir(parents=True)
+    (tmp_path / "requirements.txt").write_text("a==1\n")
+    keys = [build.package_key(tmp_path)]
+    for name in ("core.py", "widgets/front.js"):
+        (tmp_path / "qtdqas_lite" / name).write_text("1")
+        keys.append(build.package_key(tmp_path))
+    (tmp_path / "qtdqas_lite" / "core.py").write_text("2")
+    keys.append(build.package_key(tmp_path))
+    assert len(set(keys)) == len(keys)
+    assert build.package_key(tmp_path) == keys[-1]
+
+
+def test_a_missing_page_is_seen(tmp_path):
+    build = script("build")
+    toc = {"root": "a", "parts": [{"chapters": [{"file": "b/c", "sections": [{"file": "b/d"}]}]}]}
+    assert build.toc_files(toc) == ["a", "b/c", "b/d"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.html").touch()
+    assert build.missing_pages(toc, tmp_path) == ["a", "b/d"]
+
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def test_stored_widgets_do_not_depend_on_the_run():
+    execute = script("execute")
+
+    def notebook(first, second):
+        view = new_output("display_data", {VIEW: {"model_id": first}})
+        cell = new_code_cell("w", outputs=[view], id="one", metadata={"execution": {}})
+        made = new_notebook(cells=[cell])
+        state = {second: {"state": {}}, first: {"state": {"layout": f"IPY_MODEL_{second}"}}}
+        made.metadata["widgets"] = {execute.WIDGETS: {"state": state}}
+        made.metadata["language_info"] = {"name": "python", "version": "3.11.2"}
+        return execute.tidy(made, "x.ipynb")
+
+    one, other = notebook("a" * 32, "b" * 32), notebook("d" * 32, "c" * 32)
+    assert nbformat.writes(one) == nbformat.writes(other)
+    assert "a" * 32 not in nbformat.writes(one)
+    assert one.metadata.language_info == {"name": "python"}
+    assert one.cells[0].metadata == {}
+    shown = one.cells[0].outputs[0].data[VIEW]["model_id"]
+    assert shown in one.metadata.widgets[execute.WIDGETS]["state"]
+
+
+def test_every_asset_is_here():
+    """What the pages load is in the repository, and what others made keeps its licence."""
+    static = ROOT / "book" / "_static"
+    css = (static / "custom.css").read_text("utf-8")
+    files = re.findall(r"url\(([^)]+)\)", css)
+    assert files
+    assert [name for name in files if not (static / name).is_file()] == []
+    for name in ("mathjax/LICENSE", "fonts/OFL.txt", "mathjax/tex-chtml.js", "anyhost.js"):
+        assert (static / name).is_file()
+
+
+# --- The API page
+
+
+def undocumented(names, page):
+    """List the names that no autodoc directive of the page shows."""
+    shown = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", page, re.MULTILINE))
+    return sorted(set(names) - shown)
+
+
+def test_every_public_name_is_on_the_api_page():
+    names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__]
+    assert undocumented(names, (ROOT / "book" / "api.md").read_text("utf-8")) == []
+
+
+def test_an_undocumented_name_is_seen():
+    assert undocumented(["here", "gone"], ".. autofunction:: here\n") == ["gone"]
