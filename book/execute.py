@@ -6,6 +6,7 @@ anything (timestamps, the interpreter's patch version, random widget ids) is not
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import sys
@@ -17,6 +18,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
+# The README and the landing page show a picture that a chapter has drawn.
+LANDING_PICTURE = ROOT / "book/_static/digits-from-a-circuit.png"
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -38,6 +41,13 @@ def tidy(notebook: NotebookNode, name: str) -> NotebookNode:
     return nbformat.reads(text, as_version=4)
 
 
+def landing_pictures(notebook: NotebookNode) -> list[bytes]:
+    """Get the picture of the cell tagged ``landing-picture``, if there is one."""
+    cells = [c for c in notebook.cells if "landing-picture" in c.metadata.get("tags", [])]
+    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    return [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
+
+
 def execute(path: Path) -> None:
     """Run one notebook from its first cell to its last, in a fresh kernel and an empty folder."""
     notebook = nbformat.read(path, as_version=4)
@@ -50,7 +60,10 @@ def execute(path: Path) -> None:
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
         ).execute()
-    nbformat.write(tidy(notebook, path.name), path)
+    notebook = tidy(notebook, path.name)
+    nbformat.write(notebook, path)
+    for png in landing_pictures(notebook):
+        LANDING_PICTURE.write_bytes(png)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from .statevector import (
 class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
-    Every qubit starts in state 0, or in an equal mixture of 0 and 1 if ``hadamard``. Each layer is the
-    entangler and then one rotation on every qubit. These are the twelve candidates of
-    arXiv 2505.09653 (2 starts x 2 entanglers x 3 rotations).
+    Every qubit starts in state 0, or in the equal superposition of 0 and 1 if ``hadamard``. Each
+    layer is the entangler and then one rotation on every qubit. These are the twelve candidates
+    of arXiv 2505.09653 (2 starts x 2 entanglers x 3 rotations).
 
     Not every choice depends on its angles. With Hadamards, ``"rx"`` and ``"rz"`` leave the
     probabilities uniform; without them, ``"rz"`` leaves the first outcome certain.

@@ -30,7 +30,8 @@ def rotation_gates(rotation: Rotation, theta: Tensor) -> Tensor:
         theta: Angles in radians, any shape.
 
     Returns:
-        The shape of ``theta`` and then (2, 2): real for ``"ry"``, complex of the same precision otherwise.
+        The shape of ``theta`` and then (2, 2): real for ``"ry"``, otherwise complex, of the same
+        precision.
 
     Raises:
         CircuitError: if the rotation has another name.

@@ -187,3 +187,13 @@ def test_every_public_name_is_on_the_api_page():
 
 def test_an_undocumented_name_is_seen():
     assert undocumented(["here", "gone"], ".. autofunction:: here\n") == ["gone"]
+
+
+# --- The picture of the landing page
+
+
+def test_the_landing_picture_is_a_chapters_own():
+    execute = script("execute")
+    chapters = [nbformat.read(path, as_version=4) for path in ROOT.glob("chapters/*.ipynb")]
+    (png,) = [png for chapter in chapters for png in execute.landing_pictures(chapter)]
+    assert execute.LANDING_PICTURE.read_bytes() == png, "run make notebooks"
