@@ -16,7 +16,7 @@ KERNEL := _build/ipython/profile_default/ipython_kernel_config.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test lint unit chapters browser notebooks clean
+.PHONY: help setup book test lint unit chapters browser notebooks colab clean
 .DELETE_ON_ERROR:
 
 heading = @printf '\n=== %s\n' '$(1)'
@@ -74,6 +74,12 @@ browser: book ## Test the built book in a real browser
 notebooks: setup ## Re-execute the chapters and store their outputs (ONLY=file for one)
 	$(call heading,notebooks)
 	@$(PY) book/execute.py $(ONLY)
+
+colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part of test)
+	$(call heading,chapters on the versions of Colab)
+	"$(PYTHON)" -m venv _build/colab
+	_build/colab/bin/python -m pip install -q -c tests/colab-constraints.txt '.[chapters]' ipykernel ipython nbclient
+	_build/colab/bin/python book/execute.py --check
 
 clean: ## Remove what was built, and .venv
 	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info

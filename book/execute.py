@@ -1,6 +1,6 @@
 """Run every chapter and store its outputs and widgets in the notebook: `make notebooks`.
 
-Name notebooks to run only those. What would change from one run to the next without meaning
+Name notebooks to run only those; with --check, nothing is stored. What would change from one run to the next without meaning
 anything (timestamps, the interpreter's patch version, random widget ids) is not stored.
 """
 
@@ -48,7 +48,7 @@ def landing_pictures(notebook: NotebookNode) -> list[bytes]:
     return [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
 
 
-def execute(path: Path) -> None:
+def execute(path: Path, store: bool = True) -> None:
     """Run one notebook from its first cell to its last, in a fresh kernel and an empty folder."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
@@ -60,6 +60,8 @@ def execute(path: Path) -> None:
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
         ).execute()
+    if not store:
+        return
     notebook = tidy(notebook, path.name)
     nbformat.write(notebook, path)
     for png in landing_pictures(notebook):
@@ -67,9 +69,10 @@ def execute(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    paths = [Path(name) for name in sys.argv[1:]] or sorted(ROOT.glob("chapters/*.ipynb"))
+    names = [name for name in sys.argv[1:] if name != "--check"]
+    paths = [Path(name) for name in names] or sorted(ROOT.glob("chapters/*.ipynb"))
     if not paths:
         sys.exit("no notebooks in chapters/")
     for chapter in paths:
         print(f"running {chapter}", flush=True)
-        execute(chapter)
+        execute(chapter, store="--check" not in sys.argv)

@@ -113,9 +113,10 @@ def probabilities(state: Tensor, gates: Tensor, permutation: Tensor) -> Tensor:
     """Run every layer and square the amplitudes: the fast path.
 
     The result and its gradient with respect to ``gates`` are those of
-    ``evolve(state, gates, permutation).abs() ** 2``. Every gate must be unitary. A gradient that is
-    itself to be differentiated (``create_graph=True``) is computed by :func:`evolve`, and costs
-    what that costs. Memory: one state per layer.
+    ``evolve(state, gates, permutation).abs() ** 2``. Every gate must be unitary. Where a gradient
+    is itself to be differentiated (``create_graph=True``), and under the transforms of
+    ``torch.func``, :func:`evolve` does the work, and it costs what that costs. Memory: one state
+    per layer.
 
     Args:
         state: Amplitudes before the first layer, shape (2**n,); not differentiated.
@@ -125,6 +126,9 @@ def probabilities(state: Tensor, gates: Tensor, permutation: Tensor) -> Tensor:
     Returns:
         Probabilities of the 2**n outcomes: real, shape (2**n,).
     """
+    # The transforms of torch.func (grad, jacrev, vmap, ...) refuse a gradient of one's own.
+    if torch._C._are_functorch_transforms_active():
+        return _squares(evolve(state, gates, permutation))
     result: Tensor = _Probabilities.apply(gates, state, permutation)  # type: ignore[no-untyped-call]
     return result
 

@@ -111,8 +111,8 @@ function build(model, el) {
     });
     return { root: part.root, show: () => part.set(wire === undefined ? get(trait) : get(trait)[wire]) };
   };
-  const general = [coefficient("Channel coefficient a", "a", "channel_coefficient"), coefficient("Constant c", "c", "bias")];
-  const bits = theta[0].map((_, q) => coefficient(`Bit coefficient b${q}, of q${q}`, `b${q}`, "bit_coefficients", q));
+  const general = [coefficient("Channel coefficient a", "a", "channel_coefficient"), coefficient("Constant d", "d", "bias")];
+  const bits = theta[0].map((_, q) => coefficient(`Bit coefficient β${q}, of q${q}`, `β${q}`, "bit_coefficients", q));
   const formula = h("div", { class: "qw-formula" });
 
   const bar = h("div", { class: "qw-share" });
@@ -156,17 +156,17 @@ function build(model, el) {
 
   function showFormula(i) {
     const tensor = i < pixels ? 0 : 1;
-    const x = now.channel[i];
-    const [a, c, mean, deviation] = ["channel_coefficient", "bias", "raw_mean", "raw_deviation"].map(get);
-    const z = (now.bitSums[i] + a * x + c - mean) / deviation;
+    const c = now.channel[i]; // the symbols of chapter 03
+    const [a, d, mean, deviation] = ["channel_coefficient", "bias", "raw_mean", "raw_deviation"].map(get);
+    const z = (now.bitSums[i] + a * c + d - mean) / deviation;
     const [centre, spread] = [get("centre")[tensor], get("scale")[tensor]];
     const term = (value) => (value < 0 ? `(${format(value)})` : format(value));
     const line = (name, rule, numbers, result) =>
       h("div", {}, h("i", {}, name), ` = ${rule} `, h("span", { class: "qw-numbers" }, `= ${numbers} = `, h("strong", {}, result)));
     formula.replaceChildren(
-      line("x", `log(2ⁿp + ${FLOOR})`, `log(${format(now.scaled[i])} + ${FLOOR})`, format(x)),
-      line("z", "(a·x + c + Σ b·bit − mean) / deviation",
-        `(${format(a)}·${term(x)} + ${term(c)} + ${term(now.bitSums[i])} − ${term(mean)}) / ${format(deviation)}`, format(z)),
+      line("c", `log(2ⁿp + ${FLOOR})`, `log(${format(now.scaled[i])} + ${FLOOR})`, format(c)),
+      line("z", "(a·c + d + Σ β·bit − mean) / deviation",
+        `(${format(a)}·${term(c)} + ${term(d)} + ${term(now.bitSums[i])} − ${term(mean)}) / ${format(deviation)}`, format(z)),
       line("weight", "centre + scale·z", `${format(centre)} + ${format(spread)}·${term(z)}`, format(now.weights[i], 3)),
     );
     formulaFor.textContent = `For outcome ${i}, ${where(i)}:`;

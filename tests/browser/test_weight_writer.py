@@ -266,7 +266,7 @@ def test_one_angle_moves_everything(open_widgets):
 def test_coefficients(open_widgets):
     (view,) = open_widgets(WeightWriter())
     before = shown(view)
-    slider(view, "Constant c").send_keys(Keys.ARROW_RIGHT * 20)
+    slider(view, "Constant d").send_keys(Keys.ARROW_RIGHT * 20)
     click(view, "The 7 bit coefficients")
     slider(view, "Bit coefficient b2, of q2").send_keys(Keys.ARROW_LEFT * 20)
     slider(view, "Channel coefficient a").send_keys(Keys.HOME)

@@ -83,6 +83,21 @@ def test_second_derivatives_agree_with_finite_differences(choice, generator):
     assert torch.autograd.gradgradcheck(function, circuit.theta.detach().clone().requires_grad_())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch, of itself
+def test_transforms_of_torch_func_agree_with_autograd(generator):
+    circuit = build(3, 2, (False, "ring", "rx"), generator)
+    theta = circuit.theta.detach()
+
+    def function(theta):
+        return torch.func.functional_call(circuit, {"theta": theta}, ())
+
+    expected = torch.autograd.functional.jacobian(function, theta)
+    torch.testing.assert_close(torch.func.jacrev(function)(theta), expected)
+    torch.testing.assert_close(torch.func.jacfwd(function)(theta), expected)
+    both = torch.func.vmap(function)(torch.stack([theta, theta + 1]))
+    torch.testing.assert_close(both, torch.stack([function(theta), function(theta + 1)]))
+
+
 def test_two_forward_passes_before_the_first_backward_pass(generator):
     circuit = build(4, 3, (False, "ring", "rx"), generator)
     other = build(4, 3, (False, "ring", "rx"), generator)
