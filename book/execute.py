@@ -1,7 +1,8 @@
 """Run every chapter and store its outputs and widgets in the notebook: `make notebooks`.
 
-Name notebooks to run only those; with --check, nothing is stored. What would change from one run to the next without meaning
-anything (timestamps, the interpreter's patch version, random widget ids) is not stored.
+Name notebooks to run only those; with --check, nothing is stored. What would change from one run
+to the next without meaning anything (timestamps, the interpreter's patch version, random widget
+ids) is not stored.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ The small core of the book *Circuits That Write Networks*.
 from .circuits import FixedCircuit
 from .encoding import amplitude_encode, basis_bits, n_qubits_for
 from .errors import CheckpointError, CircuitError, EncodingError, QuantumTrainError, TargetError
-from .generator import AffineMapping, Budget, GeneratedNetwork, MLPMapping, log_channel
+from .generator import Budget, GeneratedNetwork
+from .mapping import AffineMapping, MLPMapping, log_channel
 
 __all__ = [
     "AffineMapping",

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from .circuits import FixedCircuit
-from .errors import CheckpointError, QuantumTrainError
-from .generator import CHANNELS, AffineMapping, GeneratedNetwork, MLPMapping
+from .errors import CheckpointError
+from .generator import GeneratedNetwork
+from .mapping import CHANNELS, AffineMapping, MLPMapping
 
 SCHEMA = 1
 _KEY = "qtdqas_lite"
@@ -33,20 +34,21 @@ def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
     if type(net.mapping) is AffineMapping:
         mapping = {"kind": "affine"}
     elif type(net.mapping) is MLPMapping:
-        mapping = {"kind": "mlp", "hidden": net.mapping.hidden_layer.out_features}
+        mapping = {"kind": "mlp"}
     header = {
         "schema": SCHEMA,
         "circuit": circuit,
         "mapping": mapping,
         "channel": net.channel if isinstance(net.channel, str) else "custom",
         "shapes": {name: list(shape) for name, shape in net.shapes.items()},
+        "trained": [name for name, p in net.named_parameters() if p.requires_grad],
     }
     # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
     tensors = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
-    path = Path(path)
+    path = Path(path).resolve()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata={_KEY: json.dumps(header)})
+        part.write_bytes(to_bytes(tensors, metadata={_KEY: json.dumps(header)}))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -79,40 +81,51 @@ def load(
             kind = saved.pop("kind")
             if kind not in CIRCUITS:
                 raise CheckpointError(f"{path} holds a circuit of your own: pass circuit=...")
+            # Before anything of that size is built: the numbers that are there are the measure.
+            if list(tensors["circuit.theta"].shape) != [saved["n_layers"], saved["n_qubits"]]:
+                raise CheckpointError(f"{path} has angles of another shape than its circuit")
             circuit = CIRCUITS[kind](**saved)
         if mapping is None:
-            mapping = _mapping(header["mapping"], int(circuit.n_qubits), path)  # type: ignore[arg-type]
+            mapping = _mapping(header["mapping"], tensors, int(circuit.n_qubits), path)  # type: ignore[arg-type]
         if channel is None and header["channel"] not in CHANNELS:
             raise CheckpointError(f"{path} holds a channel of your own: pass channel=...")
         net = GeneratedNetwork(target, circuit, mapping, channel=channel or header["channel"])
-        precision = next((t.dtype for k, t in tensors.items() if k.startswith("circuit.")), None)
-        if precision == torch.double:
-            net.double()
+        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+            if name in tensors and tensors[name].is_floating_point():
+                tensor.data = tensor.data.to(tensors[name].dtype)
+        net.bits = net.bits.to(net.scale.dtype)
         net.load_state_dict(tensors)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name in header["trained"])
+        with torch.no_grad():
+            net.weights()  # numbers that are not finite are refused here
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, QuantumTrainError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit its own description: {error}") from error
     return net
 
 
-def _mapping(saved: dict[str, Any], n_qubits: int, path: str | PathLike[str]) -> nn.Module:
+def _mapping(
+    saved: dict[str, Any], tensors: dict[str, Tensor], n_qubits: int, path: str | PathLike[str]
+) -> nn.Module:
     if saved["kind"] == "affine":
         return AffineMapping(n_qubits)
     if saved["kind"] == "mlp":
-        return MLPMapping(n_qubits, saved["hidden"])
+        return MLPMapping(n_qubits, hidden=len(tensors["mapping.hidden_layer.bias"]))
     raise CheckpointError(f"{path} holds a mapping of your own: pass mapping=...")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with path.open("rb") as file:  # a missing file is the caller's FileNotFoundError
-        start = file.read(2)
+        start = file.read(8)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        if start == b"PK" or start[:1] == b"\x80":
+        # Both forms of a pickle; a safetensors file starts with a small number in eight bytes.
+        if start[:2] == b"PK" or (start[:1] == b"\x80" and start[2:] != bytes(6)):
             raise CheckpointError(
                 f"{path} is a pickle (torch.save writes those), which could run any code when "
                 f"opened; only files written by GeneratedNetwork.save are read"
@@ -123,16 +136,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         header = json.loads(metadata[_KEY])
         schema = header["schema"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise CheckpointError(f"{path} was not written by GeneratedNetwork.save") from None
-    dictionaries = ("circuit", "mapping", "shapes")
-    if any(not isinstance(header.get(key), dict) for key in dictionaries) or not isinstance(
-        header.get("channel"), str
-    ):
-        raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
-    if schema != SCHEMA:
+    if type(schema) is not int or schema != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
             f"version of qtdqas-lite that wrote it"
         )
+    kinds = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict, "trained": list}
+    if any(type(header.get(key)) is not kind for key, kind in kinds.items()):
+        raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
     return header, tensors

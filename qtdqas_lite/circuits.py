@@ -82,8 +82,10 @@ class FixedCircuit(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
-        gates = rotation_gates(self.rotation, self.theta)
-        return probabilities(self.initial_state(), gates, self.permutation)
+        # Reduced precision would pass for 2**n probabilities and be wrong in the third digit.
+        with torch.autocast(self.theta.device.type, enabled=False):
+            gates = rotation_gates(self.rotation, self.theta)
+            return probabilities(self.initial_state(), gates, self.permutation)
 
     def initial_state(self) -> Tensor:
         """Return the amplitudes before the first layer: real, shape (2**n_qubits,)."""
@@ -115,7 +117,7 @@ def _check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
     except (AttributeError, ValueError, OSError):  # not told by every operating system
         return
     # One state per layer, a handful to work with, and the entangler's 8-byte indices.
-    needed = 2**n_qubits * ((n_layers + 4) * (4 if real else 8) + 16)
+    needed = 2 ** min(n_qubits, 200) * ((n_layers + 4) * (4 if real else 8) + 16)
     if needed > memory:
         raise CircuitError(
             f"{n_qubits} qubits and {n_layers} layers need about {needed / 1e9:,.0f} GB to train, "

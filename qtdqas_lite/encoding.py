@@ -59,9 +59,10 @@ def basis_bits(n_qubits: int) -> Tensor:
     """
     n_qubits = check_n_qubits(n_qubits)
     index = torch.arange(2**n_qubits)
-    places = torch.arange(n_qubits - 1, -1, -1)
-    bits = (index[:, None] >> places) & 1
-    return 2.0 * bits - 1.0
+    bits = torch.empty(2**n_qubits, n_qubits)
+    for wire in range(n_qubits):  # column by column, to keep the peak of memory low
+        bits[:, wire] = (index >> (n_qubits - 1 - wire)) & 1
+    return bits.mul_(2).sub_(1)
 
 
 def amplitude_encode(vector: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
@@ -16,80 +16,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from .encoding import basis_bits, n_qubits_for
 from .errors import TargetError
-
-Channel = Literal["log", "scaled", "raw"]
-
-
-def log_channel(probabilities: Tensor) -> Tensor:
-    """Turn probabilities into numbers of order one: log(2**n p + 0.01).
-
-    The factor 2**n makes the mean of 2**n p 1, whatever the number of qubits; the logarithm brings
-    outliers back; 0.01 keeps it and its gradient finite at p = 0.
-
-    Args:
-        probabilities: Shape (2**n,).
-
-    Returns:
-        Shape (2**n,), between log(0.01) and log(2**n + 0.01).
-    """
-    return torch.log(len(probabilities) * probabilities + 0.01)
-
-
-CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "log": log_channel,
-    "scaled": lambda p: len(p) * p - 1,
-    "raw": lambda p: p,
-}
-
-
-class AffineMapping(nn.Module):
-    """One affine map from the bits and the channel of a basis state to a number.
-
-    This is the mapping of arXiv 2505.09653, whose parameter counts fit n + 2 trained numbers.
-
-    Attributes:
-        bit_coefficients: Shape (n_qubits,), drawn from N(0, 0.1**2 / n_qubits).
-        channel_coefficient: Shape (), starts at 1.
-        bias: Shape (), starts at 0.
-    """
-
-    def __init__(self, n_qubits: int, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        draw = torch.randn(n_qubits, generator=generator)
-        self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
-        self.channel_coefficient = nn.Parameter(torch.ones(()))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
-        return bits @ self.bit_coefficients + self.channel_coefficient * channel + self.bias
-
-
-class MLPMapping(nn.Module):
-    """A small network with one hidden tanh layer, from bits and channel to a number.
-
-    It has (n_qubits + 3) * hidden + 1 trained numbers. Unlike a stack of linear layers without
-    activations, it is more than an affine map. Each hidden unit is centred over the weights: its
-    mean would move all weights of the target at once, until every ReLU there is dead.
-    """
-
-    def __init__(
-        self, n_qubits: int, hidden: int = 8, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        self.hidden_layer = nn.Linear(n_qubits + 1, hidden)
-        self.output_layer = nn.Linear(hidden, 1)
-        nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
-        nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
-        nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
-        nn.init.zeros_(self.output_layer.bias)
-
-    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
-        features = torch.cat([bits, channel[:, None]], dim=1)
-        units = torch.tanh(self.hidden_layer(features))
-        numbers: Tensor = self.output_layer(units - units.mean(0))
-        return numbers[:, 0]
+from .mapping import CHANNELS, AffineMapping, Channel, MLPMapping
+from .statevector import transforms_active
 
 
 @dataclass(frozen=True)
@@ -134,10 +62,11 @@ class GeneratedNetwork(nn.Module):
 
     The numbers of the mapping are standardised by their mean and deviation at the start. Each
     tensor of the target is then given ``gain`` times the deviation of its own initialiser, so that
-    the generated network starts as the plain one would. A tensor that starts constant (in a
-    normalisation layer, say) moves about its constant with deviation 0.1.
+    the generated network starts much as the plain one would. A tensor that starts constant (in a
+    normalisation layer, or a bias of zeros) moves about its constant with deviation 0.1.
 
     Attributes:
+        target: The target's form, without weights: it cannot be called itself.
         circuit: The circuit; ``circuit()`` gives the probabilities.
         mapping: The mapping; ``mapping(bits, channel)`` gives one number per weight.
         scale: Deviation of each generated tensor, shape (number of tensors,).
@@ -163,8 +92,8 @@ class GeneratedNetwork(nn.Module):
         """Wrap a target network.
 
         Args:
-            target: Any module with trainable parameters. It is copied and left as it is. Frozen
-                parameters and buffers keep their values, and tied parameters stay tied.
+            target: Any module with trainable, real parameters. It is copied and left as it is.
+                Frozen parameters and buffers keep their values, and tied parameters stay tied.
             circuit: A module with an attribute ``n_qubits``, whose ``forward()`` gives
                 probabilities of shape (2**n_qubits,), such as :class:`~qtdqas_lite.FixedCircuit`.
             mapping: ``"affine"``, ``"mlp"``, or a module that maps bits of shape (M, n_qubits) and
@@ -176,20 +105,32 @@ class GeneratedNetwork(nn.Module):
             generator: Where the mapping's initial values are drawn from.
 
         Raises:
-            TargetError: if the target has no trainable parameters, the circuit has too few qubits
-                for them, or the mapping or channel is unknown or does not give M varying, finite
-                numbers.
+            TargetError: if the target has no trainable parameters or cannot be copied, the circuit
+                has too few qubits or gives no probabilities, or the mapping or channel is unknown
+                or does not give M varying, finite numbers.
         """
         super().__init__()
-        self.target = copy.deepcopy(target)
+        if not isinstance(target, nn.Module):
+            raise TargetError(f"the target must be an nn.Module, got {type(target).__name__}")
+        try:
+            self.target = copy.deepcopy(target)
+        except RuntimeError as error:
+            raise TargetError(
+                f"the target cannot be copied ({error}); old-style weight_norm and spectral_norm "
+                f"cannot: use those of torch.nn.utils.parametrizations"
+            ) from error
         trainable = {k: p for k, p in self.target.named_parameters() if p.requires_grad}
         lazy = [name for name, p in trainable.items() if isinstance(p, UninitializedParameter)]
         if lazy:
             raise TargetError(
                 f"call the target once before wrapping it: {lazy[0]} has no shape yet"
             )
-        if not (math.isfinite(gain) and gain > 0):
-            raise TargetError(f"gain must be finite and above 0, got {gain!r}")
+        trainable = {k: p for k, p in trainable.items() if p.numel()}
+        unreal = [name for name, p in trainable.items() if p.is_complex()]
+        if unreal:
+            raise TargetError(f"{unreal[0]} is complex, and only real weights can be written")
+        if not isinstance(gain, int | float) or not (math.isfinite(gain) and gain > 0):
+            raise TargetError(f"gain must be a finite number above 0, got {gain!r}")
         self.shapes = {name: parameter.shape for name, parameter in trainable.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
         if self.n_weights == 0:
@@ -210,11 +151,7 @@ class GeneratedNetwork(nn.Module):
             )
         self.circuit = circuit
         self.channel = channel
-        if callable(channel):
-            self._channel = channel
-        elif channel in CHANNELS:
-            self._channel = CHANNELS[channel]
-        else:
+        if not callable(channel) and channel not in list(CHANNELS):
             raise TargetError(f"channel must be one of {list(CHANNELS)}, got {channel!r}")
         if isinstance(mapping, nn.Module):
             self.mapping = mapping
@@ -224,22 +161,36 @@ class GeneratedNetwork(nn.Module):
             self.mapping = MLPMapping(n_qubits, generator=generator)
         else:
             raise TargetError(f"mapping must be 'affine', 'mlp' or a module, got {mapping!r}")
-        centre, scale = _initial_spread(self.target, self.shapes, gain)
+        centre, scale = _initial_spread(self.target, trainable, gain)
         self.register_buffer("centre", centre)
         self.register_buffer("scale", scale)
         self.register_buffer("raw_mean", torch.zeros(()))
         self.register_buffer("raw_deviation", torch.ones(()))
         bits = basis_bits(n_qubits)[: self.n_weights].clone()
         self.register_buffer("bits", bits, persistent=False)
+        # Every place where a written tensor stands, once for each module: tied parameters have
+        # several, and one module may be reached by several paths.
+        names = {id(parameter): name for name, parameter in trainable.items()}
+        self._places = {
+            f"{path}.{key}".lstrip("."): names[id(parameter)]
+            for path, module in self.target.named_modules()
+            for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+            if id(parameter) in names
+        }
         # From here on the target is a form without content: its weights are written anew on every
         # call, and its own values would only be counted, moved and saved for nothing.
         for parameter in trainable.values():
             parameter.data = parameter.new_empty(0)
             parameter.requires_grad_(False)
         self._cache: tuple[Any, list[Tensor], dict[str, Tensor]] | None = None
+        for tensor in [*circuit.parameters(), *circuit.buffers()][:1]:
+            self.to(tensor.device)
         with torch.no_grad():
-            raw = self._standardised()
-            if raw.numel() > 1 and not raw.std() > 0:
+            raw = self._raw()
+            if not raw.isfinite().all():
+                raise TargetError("the mapping gives numbers that are not finite")
+            # Less than this is rounding noise, as of a circuit that does not vary.
+            if raw.numel() > 1 and raw.max() - raw.min() <= 1e-4 * raw.abs().max():
                 raise TargetError(
                     "the mapping gives the same number for every weight; make it depend on the "
                     "bits or on the channel"
@@ -248,28 +199,41 @@ class GeneratedNetwork(nn.Module):
             if raw.numel() > 1:
                 self.raw_deviation.copy_(raw.std(correction=0))
 
-    def _standardised(self) -> Tensor:
-        """Run circuit and mapping: M numbers with mean 0 and deviation 1 at the start."""
+    def _raw(self) -> Tensor:
+        """Run circuit, channel and mapping: shape (M,)."""
         probabilities = self.circuit()
-        raw = self.mapping(self.bits, self._channel(probabilities)[: self.n_weights])
+        size = 2**self.circuit.n_qubits  # type: ignore[operator]
+        if probabilities.shape != (size,) or probabilities.is_complex():
+            raise TargetError(
+                f"the circuit must give {size} probabilities, and it gave {probabilities.dtype} "
+                f"of shape {tuple(probabilities.shape)}"
+            )
+        channel = (self.channel if callable(self.channel) else CHANNELS[self.channel])(
+            probabilities
+        )
+        if channel.shape != (size,):
+            raise TargetError(
+                f"the channel must give shape ({size},), and it gave {tuple(channel.shape)}"
+            )
+        try:
+            raw: Tensor = self.mapping(self.bits, channel[: self.n_weights])
+        except RuntimeError as error:
+            raise TargetError(
+                f"the mapping failed on {self.bits.shape[1]} bits: {error}"
+            ) from error
         if raw.shape != (self.n_weights,):
             raise TargetError(
                 f"the mapping must give shape ({self.n_weights},), one number per weight, and it "
                 f"gave {tuple(raw.shape)}"
             )
-        if not torch.isfinite(raw).all():
-            raise TargetError(
-                "the generated weights are not finite; look for NaN in the circuit's angles and "
-                "the mapping, and if training put it there, lower the learning rate or clip the "
-                "gradient's norm"
-            )
-        numbers: Tensor = (raw - self.raw_mean) / self.raw_deviation
-        return numbers
+        return raw
 
     def weights(self) -> dict[str, Tensor]:
         """Write the target's weights.
 
-        With gradients off, the weights are written anew only after a parameter has changed.
+        With gradients off, the weights are written anew only after something has changed: a
+        parameter or buffer of the circuit or the mapping, these modules themselves, the channel,
+        or train and eval mode. Other attributes of a circuit or mapping are not watched.
 
         Returns:
             The tensors by their names in the target, with their shapes there, in the order of
@@ -278,27 +242,39 @@ class GeneratedNetwork(nn.Module):
         Raises:
             TargetError: if the weights are not finite.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transforms_active():
             return self._write()
         state = [v.detach() for k, v in self.state_dict().items() if not k.startswith("target.")]
-        parts = (self.circuit, self.mapping)
+        modes = (self.channel, self.training, torch.is_inference_mode_enabled())
+        parts = (self.circuit, self.mapping, *modes)
         if self._cache is None or self._cache[0] != parts or not _equal(self._cache[1], state):
             self._cache = (parts, [tensor.clone() for tensor in state], self._write())
         return dict(self._cache[2])
 
     def _write(self) -> dict[str, Tensor]:
-        counts = [shape.numel() for shape in self.shapes.values()]
-        pieces = torch.split(self._standardised(), counts)
-        return {
-            name: (centre + scale * piece).view(shape).to(self.target.get_parameter(name).dtype)
-            for (name, shape), piece, centre, scale in zip(
-                self.shapes.items(), pieces, self.centre, self.scale, strict=True
+        # Under autocast the affine part would be rounded, and the cache would keep that.
+        with torch.autocast(self.bits.device.type, enabled=False):
+            numbers = (self._raw() - self.raw_mean) / self.raw_deviation
+            pieces = torch.split(numbers, [shape.numel() for shape in self.shapes.values()])
+            weights = {
+                name: (centre + scale * piece).view(shape).to(self.target.get_parameter(name).dtype)
+                for (name, shape), piece, centre, scale in zip(
+                    self.shapes.items(), pieces, self.centre, self.scale, strict=True
+                )
+            }
+        if not transforms_active() and not all(w.isfinite().all() for w in weights.values()):
+            raise TargetError(
+                "the generated weights are not finite; look for NaN in the circuit's angles and "
+                "the mapping, and if training put it there, lower the learning rate or clip the "
+                "gradient's norm"
             )
-        }
+        return weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the target with its generated weights: same arguments, same result."""
-        return functional_call(self.target, self.weights(), args, kwargs)
+        weights = self.weights()
+        placed = {place: weights[name] for place, name in self._places.items()}
+        return functional_call(self.target, placed, args, kwargs, tie_weights=False)
 
     def budget(self) -> Budget:
         """Count what is trained (every parameter that requires a gradient) and what is written."""
@@ -319,21 +295,15 @@ class GeneratedNetwork(nn.Module):
 
         Returns:
             A module of the target's own class, in the same mode (train or eval) and on the same
-            device, with ordinary trainable parameters. Its output is bitwise the same.
+            device, with ordinary trainable parameters: the same weights, bit for bit.
         """
         plain = copy.deepcopy(self.target)
         with torch.no_grad():
             weights = self.weights()
-        # remove_duplicate=False, or the second name of a tied parameter would stay empty.
-        names = {id(p): name for name, p in plain.named_parameters() if name in weights}
-        written: dict[str, nn.Parameter] = {}
-        for path, parameter in list(plain.named_parameters(remove_duplicate=False)):
-            if id(parameter) in names:
-                name = names[id(parameter)]
-                if name not in written:
-                    written[name] = nn.Parameter(weights[name].clone())
-                owner, _, attribute = path.rpartition(".")
-                setattr(plain.get_submodule(owner), attribute, written[name])
+        for name, weight in weights.items():
+            parameter = plain.get_parameter(name)
+            parameter.data = weight.clone()
+            parameter.requires_grad_(True)
         return plain
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -381,26 +351,22 @@ def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
     )
 
 
-def _initial_spread(
-    target: nn.Module, shapes: dict[str, torch.Size], gain: float
-) -> tuple[Tensor, Tensor]:
+def _initial_spread(target: nn.Module, names: Iterable[str], gain: float) -> tuple[Tensor, Tensor]:
     """Centre and deviation of each tensor to be written, from the target's own initial values.
 
     The values of one layer (a weight and its bias) are pooled, since a short bias alone would tell
-    little about the deviation that it was drawn with.
+    little about the deviation that it was drawn with. Constant tensors are left out of the pool.
     """
-    parameters = dict(target.named_parameters())
-    layers: dict[str, list[Tensor]] = {}
-    for name in shapes:
-        value = parameters[name].detach().double().flatten()
-        layers.setdefault(name.rpartition(".")[0], []).append(value)
+    values = {name: target.get_parameter(name).detach().flatten().cpu().double() for name in names}
+    layers: dict[str, list[Tensor]] = {name.rpartition(".")[0]: [] for name in values}
+    for name, value in values.items():
+        if (value != value[0]).any():
+            layers[name.rpartition(".")[0]].append(value - value.mean())
     centres, scales = [], []
-    for name in shapes:
-        value = parameters[name].detach().double()
+    for name, value in values.items():
         layer = layers[name.rpartition(".")[0]]
-        deviation = torch.cat([tensor - tensor.mean() for tensor in layer]).square().mean().sqrt()
-        constant = bool((value == value.flatten()[0]).all()) and value.numel() > 1
-        centres.append(value.mean() if constant else torch.zeros((), dtype=torch.double))
-        scales.append(gain * deviation if deviation > 0 else torch.tensor(0.1).double())
-    dtype = torch.get_default_dtype()
-    return torch.stack(centres).to(dtype), torch.stack(scales).to(dtype)
+        # A single number beside others that vary was drawn with them; alone, it is a constant.
+        varies = bool((value != value[0]).any()) or (len(value) == 1 and bool(layer))
+        centres.append(0.0 if varies else value[0].item())
+        scales.append(gain * torch.cat(layer).square().mean().sqrt().item() if varies else 0.1)
+    return torch.tensor(centres), torch.tensor(scales)

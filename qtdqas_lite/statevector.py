@@ -126,20 +126,27 @@ def probabilities(state: Tensor, gates: Tensor, permutation: Tensor) -> Tensor:
     Returns:
         Probabilities of the 2**n outcomes: real, shape (2**n,).
     """
-    # The transforms of torch.func (grad, jacrev, vmap, ...) refuse a gradient of one's own.
-    if torch._C._are_functorch_transforms_active():
+    if transforms_active():
         return _squares(evolve(state, gates, permutation))
     result: Tensor = _Probabilities.apply(gates, state, permutation)  # type: ignore[no-untyped-call]
     return result
+
+
+def transforms_active() -> bool:
+    """Tell whether a transform of ``torch.func`` (grad, vmap, jvp, ...) is at work.
+
+    These refuse a function with a gradient of its own, and cannot branch on values.
+    """
+    return torch._C._are_functorch_transforms_active()
 
 
 def group_sizes(n_qubits: int) -> list[int]:
     """Split the wires into neighbouring groups, each applied as one matrix product.
 
     Large matrices mean few calls, small ones little arithmetic: two groups are fastest up to 12
-    qubits, groups of at most four above.
+    qubits, groups of at most five above.
     """
-    n_groups = min(2, n_qubits) if n_qubits <= 12 else -(-n_qubits // 4)
+    n_groups = min(2, n_qubits) if n_qubits <= 12 else -(-n_qubits // 5)
     size, larger = divmod(n_qubits, n_groups)
     return [size + 1] * larger + [size] * (n_groups - larger)
 
@@ -209,8 +216,8 @@ class _Probabilities(torch.autograd.Function):
         n_layers = len(gates)
         inverse = torch.empty_like(permutation)
         inverse[permutation] = torch.arange(len(permutation), device=permutation.device)
-        overlaps = [gates.new_empty(n_layers, 2**k, 2**k) for k in ctx.sizes]
         gradient = 2 * grad * states[-1]
+        overlaps = [gradient.new_empty(n_layers, 2**k, 2**k) for k in ctx.sizes]
         for layer in reversed(range(n_layers)):
             left = 1
             for k, overlap in zip(ctx.sizes, overlaps, strict=True):
@@ -225,6 +232,6 @@ class _Probabilities(torch.autograd.Function):
         for k, overlap in zip(ctx.sizes, overlaps, strict=True):
             for wire in range(k):
                 left, right = 2**wire, 2 ** (k - 1 - wire)
-                cube = overlap.view(n_layers, left, 2, right, left, 2, right)
-                traces.append(torch.einsum("zlarlbr->zab", cube))
+                cube = overlap.reshape(n_layers, left, 2, right, left, 2, right)
+                traces.append(cube.diagonal(0, 1, 4).diagonal(0, 2, 4).sum((-2, -1)))
         return torch.stack(traces, 1) @ gates, None, None

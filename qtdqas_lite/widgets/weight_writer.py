@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..circuits import FixedCircuit
 from ..errors import CircuitError, TargetError
-from ..generator import AffineMapping, GeneratedNetwork, log_channel
+from ..generator import GeneratedNetwork
+from ..mapping import AffineMapping, log_channel
 from .parts import front_end
 
 MAX_QUBITS = 8

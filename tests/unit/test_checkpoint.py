@@ -1,5 +1,8 @@
 import contextlib
 import json
+import os
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,13 @@ from safetensors.torch import load_file, save_file
 from test_generator import TARGETS, mlp, output, wrap
 from torch import nn
 
-from qtdqas_lite import AffineMapping, CheckpointError, FixedCircuit, GeneratedNetwork
+from qtdqas_lite import (
+    AffineMapping,
+    CheckpointError,
+    FixedCircuit,
+    GeneratedNetwork,
+    MLPMapping,
+)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -36,6 +45,42 @@ def test_double_precision_and_frozen_values_survive(tmp_path):
     assert torch.equal(again(x), net(x))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net,
+        lambda net: net.double(),
+        lambda net: net.bfloat16(),
+        lambda net: net.circuit.double(),
+        lambda net: net.target[0].half(),
+        lambda net: net.circuit.requires_grad_(False),
+    ],
+)
+def test_dtypes_and_what_is_trained_survive(change, tmp_path):
+    net = wrap(mlp())
+    change(net)
+    net.save(tmp_path / "net")
+    again = GeneratedNetwork.load(tmp_path / "net", mlp())
+    for (name, old), (other, new) in zip(
+        net.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert (name, old.dtype) == (other, new.dtype)
+    for name, weight in net.weights().items():
+        assert torch.equal(weight, again.weights()[name])
+    assert again.budget() == net.budget()
+
+
+def test_a_mapping_of_another_width_and_tied_frozen_weights_survive(tmp_path):
+    target = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    target[1].weight = target[0].weight.requires_grad_(False)
+    net = GeneratedNetwork(target, FixedCircuit(5, 1), MLPMapping(5, 3))
+    net.save(tmp_path / "net")
+    again = GeneratedNetwork.load(tmp_path / "net", target)
+    assert again.mapping.hidden_layer.out_features == 3
+    x = torch.randn(2, 3)
+    assert torch.equal(again(x), net(x))
+
+
 def test_a_readers_own_parts_are_passed_in(tmp_path):
     class Own(AffineMapping):
         pass
@@ -54,6 +99,15 @@ def test_a_readers_own_parts_are_passed_in(tmp_path):
         fewer = {name: part for name, part in parts.items() if name != missing}
         with pytest.raises(CheckpointError, match=f"pass {missing}="):
             GeneratedNetwork.load(tmp_path / "net", mlp(), **fewer)
+
+
+class Reordered(nn.Module):
+    """The parameters of ``mlp()`` under the same names, in another order."""
+
+    def __init__(self):
+        super().__init__()
+        for position in ("2", "0"):
+            self.add_module(position, mlp()[int(position)])
 
 
 @pytest.fixture
@@ -86,7 +140,8 @@ def test_flipped_bytes_never_do_worse_than_a_clear_error(saved):
             whole[:position] + bytes([whole[position] ^ 0x5A]) + whole[position + 1 :]
         )
         with contextlib.suppress(CheckpointError):
-            GeneratedNetwork.load(saved, mlp())
+            net = GeneratedNetwork.load(saved, mlp())
+            assert all(weight.isfinite().all() for weight in net.weights().values())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -101,7 +156,7 @@ def test_pickles_are_refused_unopened(zipped, tmp_path):
         GeneratedNetwork.load(path, mlp())
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 2, "1", None, True, 1.0])
 def test_a_foreign_schema_is_refused(schema, saved):
     rewrite(saved, schema=schema)
     with pytest.raises(CheckpointError, match="reads schema 1"):
@@ -118,8 +173,11 @@ def test_a_foreign_schema_is_refused(schema, saved):
         {"circuit": []},
         {"circuit": None},
         {"mapping": {"kind": "mlp", "hidden": 8}},
-        {"mapping": {"kind": "mlp", "hidden": -8}},
         {"mapping": {}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 2000, "n_layers": 2}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 10**7}},
+        {"trained": None},
+        {"shapes": {}},
         {"channel": ["log"]},
         {"shapes": None},
     ],
@@ -141,6 +199,7 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path):
     [
         (nn.Linear(4, 2), "0.bias, 0.weight, 2.bias, 2.weight, bias"),
         (nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), "2.bias, 2.weight"),
+        (Reordered(), "the order of the parameters"),
     ],
 )
 def test_another_target_is_refused_by_name(target, message, saved):
@@ -156,12 +215,56 @@ def test_a_missing_file_is_a_missing_file(tmp_path):
 def test_a_failed_save_leaves_the_old_file_whole(saved, monkeypatch):
     whole = saved.read_bytes()
 
-    def full(tensors, path, metadata):
-        path.write_bytes(b"half")
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, data[: len(data) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr("qtdqas_lite.checkpoint.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
         wrap(mlp(), seed=1).save(saved)
     assert saved.read_bytes() == whole
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_hostile_size_is_refused_before_anything_is_built(saved):
+    rewrite(saved, circuit={"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 10**7})
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match="another shape"):
+        GeneratedNetwork.load(saved, mlp())
+    assert time.perf_counter() - start < 5  # building it would take minutes
+
+
+def test_a_header_nested_without_end_is_refused(saved):
+    save_file(load_file(saved), saved, metadata={"qtdqas_lite": "[" * 200_000})
+    with pytest.raises(CheckpointError, match="not written by"):
+        GeneratedNetwork.load(saved, mlp())
+
+
+@pytest.mark.parametrize(("name", "value"), [("raw_deviation", 0.0), ("scale", float("nan"))])
+def test_numbers_that_would_give_no_weights_are_refused(name, value, saved):
+    tensors = load_file(saved)
+    tensors[name].fill_(value)
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, saved, metadata=metadata)
+    with pytest.raises(CheckpointError, match="not finite"):
+        GeneratedNetwork.load(saved, mlp())
+
+
+def test_files_are_as_readable_as_others_and_links_are_followed(saved):
+    plain = saved.with_name("plain")
+    plain.write_bytes(b"")
+    assert saved.stat().st_mode == plain.stat().st_mode
+    link = saved.with_name("link")
+    os.symlink(saved, link)
+    before = saved.read_bytes()
+    wrap(mlp(), seed=3).save(link)
+    assert link.is_symlink()
+    assert saved.read_bytes() != before
+
+
+def test_a_missing_folder_is_a_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        wrap(mlp()).save(tmp_path / "none" / "net")

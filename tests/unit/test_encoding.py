@@ -60,6 +60,7 @@ def test_encoding_keeps_phases_dtypes_and_counts_integers_as_floats():
     torch.testing.assert_close(state, torch.tensor([0.6, 0.8j]))
     assert amplitude_encode(torch.tensor([1, 1, 1])).tolist() == pytest.approx([3**-0.5] * 3 + [0])
     assert amplitude_encode(torch.ones(2, dtype=torch.double)).dtype == torch.double
+    assert amplitude_encode(torch.tensor([1, 2])).dtype == torch.float32
 
 
 def test_encoding_survives_the_ends_of_the_range():

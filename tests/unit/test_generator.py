@@ -1,5 +1,6 @@
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qtdqas_lite import (
     log_channel,
     n_qubits_for,
 )
+from qtdqas_lite.mapping import CHANNELS
 
 
 class Tied(nn.Module):
@@ -37,6 +39,18 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
+class Shared(nn.Module):
+    """One layer under two names, called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.again = self.first
+
+    def forward(self, x):
+        return self.again(torch.tanh(self.first(x)))
+
+
 TARGETS = {
     "mlp": (mlp, torch.randn(3, 4)),
     "convolution and batch norm": (
@@ -53,6 +67,7 @@ TARGETS = {
     ),
     "embedding": (lambda: nn.Embedding(6, 3), torch.tensor([[0, 5], [2, 2]])),
     "tied": (Tied, torch.randn(2, 5)),
+    "shared": (Shared, torch.randn(2, 4)),
 }
 
 
@@ -74,6 +89,7 @@ def test_any_target_trains_and_exports_bitwise(name):
     target = make()
     before = copy.deepcopy(target.state_dict())
     net = wrap(target)
+    output(net, x)  # a first call must leave nothing behind
     output(net, x).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters() if p.numel())
     plain = net.export()
@@ -135,6 +151,154 @@ def test_weights_start_as_wide_as_the_targets_own():
     # A constant tensor of a normalisation layer moves about its constant.
     assert wrap(target).centre.tolist() == [0, 0, 0, 0, 1, 0]
     assert wrap(target).scale[-2:].tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_spread_of_tensors_that_tell_little_of_themselves():
+    torch.manual_seed(0)
+    layer = nn.Linear(500, 1)  # one bias, drawn as the 500 weights were
+    deviation = layer.weight.std().item()
+    assert wrap(layer, gain=3.0).scale.tolist() == pytest.approx([3 * deviation] * 2, rel=1e-2)
+    assert wrap(layer).centre.tolist() == [0, 0]
+    nn.init.zeros_(layer.bias)
+    two = nn.Linear(500, 2)
+    nn.init.zeros_(two.bias)  # a constant beside values that vary: neither pooled nor widened
+    assert wrap(two, gain=1.0).scale.tolist() == pytest.approx([two.weight.std().item(), 0.1], 1e-2)
+    alone = nn.Sequential(nn.PReLU(), nn.BatchNorm1d(1))
+    assert wrap(alone).centre.tolist() == [0.25, 1, 0]
+    assert wrap(alone).scale.tolist() == pytest.approx([0.1] * 3)
+
+
+def test_the_start_is_what_the_documentation_says():
+    net = wrap(mlp()).double()
+    mapping = net.mapping
+    assert mapping.channel_coefficient == 1
+    assert mapping.bias == 0
+    assert AffineMapping(1000).bit_coefficients.std().item() * 1000**0.5 == pytest.approx(
+        0.1, rel=0.1
+    )
+    numbers = torch.cat(
+        [
+            ((w.detach() - c) / s).flatten()
+            for w, c, s in zip(net.weights().values(), net.centre, net.scale, strict=True)
+        ]
+    )
+    assert numbers.mean().item() == pytest.approx(0, abs=1e-6)
+    assert numbers.std(correction=0).item() == pytest.approx(1, abs=1e-6)
+    wide = wrap(mlp(), gain=2.0).scale / wrap(mlp(), gain=1.0).scale
+    assert wide.tolist() == pytest.approx([2.0] * 4, rel=0.5)  # another draw of the same layers
+
+
+@pytest.mark.parametrize("kind", [AffineMapping, MLPMapping])
+def test_mappings_draw_from_their_generator_only(kind):
+    before = torch.random.get_rng_state()
+    one, two = (kind(4, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    same = [wrap(mlp(), mapping="affine", seed=9).mapping.bit_coefficients for _ in range(2)]
+    assert torch.equal(*same)
+
+
+def test_channels_follow_their_formulas():
+    p = torch.tensor([0.5, 0.25, 0.125, 0.125])
+    assert CHANNELS["raw"](p).tolist() == p.tolist()
+    assert CHANNELS["scaled"](p).tolist() == [1.0, 0.0, -0.5, -0.5]
+    expected = [math.log(4 * value + 0.01) for value in p.tolist()]
+    assert CHANNELS["log"](p).tolist() == pytest.approx(expected)
+
+
+def test_hidden_units_are_centred_over_the_weights():
+    # What moves every hidden unit alike must not move the mean of the numbers.
+    mapping = MLPMapping(5, 7, torch.Generator().manual_seed(0))
+    bits, channel = basis_bits(5), torch.randn(32)
+    before = mapping(bits, channel).mean()
+    with torch.no_grad():
+        mapping.hidden_layer.bias += 1.0
+    torch.testing.assert_close(mapping(bits, channel).mean(), before, atol=1e-5, rtol=0)
+
+
+def test_autocast_writes_the_same_weights():
+    net = wrap(mlp())
+    with torch.no_grad():
+        expected = net.weights()
+        with torch.autocast("cpu", torch.bfloat16):
+            net.circuit.theta += 0  # a fresh look, not a cached one
+            net._cache = None
+            found = net.weights()
+    for name, weight in expected.items():
+        assert torch.equal(weight, found[name])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch, of itself
+def test_forward_mode_under_no_grad_sees_through_the_cache():
+    net, x = wrap(mlp()), torch.randn(2, 4)
+    theta = net.circuit.theta.detach()
+
+    def function(theta):
+        return torch.func.functional_call(net, {"circuit.theta": theta}, (x,))
+
+    tangent = torch.randn_like(theta)
+    _, expected = torch.func.jvp(function, (theta,), (tangent,))
+    with torch.no_grad():
+        net(x)
+        _, found = torch.func.jvp(function, (theta,), (tangent,))
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected)
+    copy.deepcopy(net)
+
+
+def test_many_parameter_sets_at_once():
+    net, x = wrap(mlp()), torch.randn(2, 4)
+    theta = torch.stack([net.circuit.theta.detach(), net.circuit.theta.detach() + 1])
+
+    def function(theta):
+        return torch.func.functional_call(net, {"circuit.theta": theta}, (x,))
+
+    torch.testing.assert_close(
+        torch.func.vmap(function)(theta), torch.stack([function(t) for t in theta])
+    )
+
+
+def test_modes_and_channel_are_watched_too():
+    class Noisy(AffineMapping):
+        def forward(self, bits, channel):
+            return nn.functional.dropout(super().forward(bits, channel), training=self.training)
+
+    net = GeneratedNetwork(mlp(), FixedCircuit(6, 2), Noisy(6))
+    with torch.no_grad():
+        first = net.weights()["0.weight"]
+        assert not torch.equal(first, net.eval().weights()["0.weight"])
+        net = wrap(mlp())
+        first = net.weights()["0.weight"]
+        net.channel = "scaled"
+        assert not torch.equal(first, net.weights()["0.weight"])
+    with torch.inference_mode():
+        net.weights()
+    with torch.no_grad():
+        assert not net.weights()["0.weight"].is_inference()
+
+
+def test_the_cache_and_the_export_are_the_networks_own():
+    net, x = wrap(mlp()), torch.randn(2, 4)
+    with torch.no_grad():
+        expected = net(x)
+        net.weights().clear()
+        for parameter in net.export().parameters():
+            parameter.zero_()
+        assert torch.equal(net(x), expected)
+
+
+@pytest.mark.parametrize("channel", ["log", "scaled", "raw"])
+def test_networks_can_be_sent_to_other_processes(channel):
+    net, x = wrap(mlp(), channel=channel), torch.randn(2, 4)
+    assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
+
+
+def test_zero_size_parameters_are_passed_over():
+    target = mlp()
+    target.register_parameter("nothing", nn.Parameter(torch.zeros(0, 3)))
+    assert "nothing" not in wrap(target).weights()
+    assert wrap(target)(torch.randn(2, 4)).shape == (2, 2)
 
 
 def test_batch_norm_counts_in_the_wrapped_target_and_travels_with_the_export():
@@ -200,8 +364,11 @@ def test_budget_tells_architecture_from_angles():
             super().__init__(5, 1)
             self.alpha = nn.Parameter(torch.zeros(12))
 
-    budget = GeneratedNetwork(mlp(), _bigger(Choosing())).budget()
+    net = GeneratedNetwork(mlp(), _bigger(Choosing()))
+    budget = net.budget()
     assert (budget.angles, budget.architecture) == (5, 12)
+    net.circuit.part.alpha.requires_grad_(False)
+    assert net.budget().architecture == 0
 
 
 def _bigger(circuit):
@@ -307,7 +474,33 @@ def test_mappings_have_the_parameters_that_they_say():
 
 class Constant(nn.Module):
     def forward(self, bits, channel):
-        return channel.new_ones(len(bits))
+        return 0 * channel + 0.1
+
+
+class ChannelOnly(nn.Module):
+    def forward(self, bits, channel):
+        return channel
+
+
+class Says(nn.Module):
+    """A circuit that gives what it is told to."""
+
+    n_qubits = 6
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self):
+        return self.output
+
+
+def half_precision():
+    target = mlp()
+    target[0].half()
+    net = wrap(target)
+    net.mapping.channel_coefficient.data.fill_(1e9)
+    return net.weights()
 
 
 class Wrong(nn.Module):
@@ -338,6 +531,28 @@ class Undefined(nn.Module):
         (lambda: wrap(mlp(), mapping=Undefined()), "not finite"),
         (lambda: wrap(mlp(), gain=0.0), "gain"),
         (lambda: wrap(mlp(), gain=math.nan), "gain"),
+        (lambda: wrap(mlp(), gain="2"), "gain"),
+        (lambda: wrap(mlp(), channel=["log"]), "channel must be one of"),
+        (lambda: wrap(mlp(), channel=lambda p: p[:-1]), r"channel must give shape \(64,\)"),
+        (
+            lambda: GeneratedNetwork(
+                mlp(), FixedCircuit(6, 2, rotation="rz"), mapping=ChannelOnly()
+            ),
+            "same number for every weight",
+        ),
+        (
+            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 2), mapping=AffineMapping(7)),
+            "failed on 6 bits",
+        ),
+        (lambda: MLPMapping(3, 0), "at least 1 hidden unit"),
+        (lambda: GeneratedNetwork(mlp(), Says(torch.ones(1, 64) / 64)), "64 probabilities"),
+        (lambda: GeneratedNetwork(mlp(), Says(torch.ones(64) / 8j)), "complex64"),
+        (lambda: GeneratedNetwork(torch.relu, FixedCircuit(6, 2)), "must be an nn.Module"),
+        (
+            lambda: GeneratedNetwork(nn.Linear(2, 2, dtype=torch.cfloat), FixedCircuit(6, 2)),
+            "weight is complex",
+        ),
+        (half_precision, "not finite"),
         (lambda: GeneratedNetwork(nn.LazyLinear(3), FixedCircuit(5, 1)), "call the target once"),
     ],
 )
@@ -351,3 +566,12 @@ def test_non_finite_angles_are_reported_not_passed_on():
     net.circuit.theta.data[0, 0] = math.nan
     with pytest.raises(TargetError, match="lower the learning rate"):
         net(torch.randn(2, 4))
+
+
+def test_targets_that_cannot_be_copied_are_told_what_to_use_instead():
+    target = nn.Linear(3, 2)
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(target)  # the old form holds a tensor that deepcopy refuses
+    target(torch.ones(1, 3))
+    with pytest.raises(TargetError, match=r"torch\.nn\.utils\.parametrizations"):
+        GeneratedNetwork(target, FixedCircuit(4, 1))

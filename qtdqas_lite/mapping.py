@@ -1,0 +1,91 @@
+"""From probabilities to the numbers that weights are made of (chapter 03, sections 3 and 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .encoding import check_n_qubits
+from .errors import TargetError
+
+Channel = Literal["log", "scaled", "raw"]
+
+
+def log_channel(probabilities: Tensor) -> Tensor:
+    """Turn probabilities into numbers of order one: log(2**n p + 0.01).
+
+    The factor 2**n makes the mean of 2**n p 1, whatever the number of qubits; the logarithm brings
+    outliers back; 0.01 keeps it and its gradient finite at p = 0.
+
+    Args:
+        probabilities: Shape (2**n,).
+
+    Returns:
+        Shape (2**n,), between log(0.01) and log(2**n + 0.01).
+    """
+    return torch.log(len(probabilities) * probabilities + 0.01)
+
+
+CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": log_channel,
+    "scaled": lambda probabilities: len(probabilities) * probabilities - 1,
+    "raw": lambda probabilities: probabilities,
+}
+
+
+class AffineMapping(nn.Module):
+    """One affine map from the bits and the channel of a basis state to a number.
+
+    This is the mapping of arXiv 2505.09653, whose parameter counts fit n + 2 trained numbers.
+
+    Attributes:
+        bit_coefficients: Shape (n_qubits,), drawn from N(0, 0.1**2 / n_qubits).
+        channel_coefficient: Shape (), starts at 1.
+        bias: Shape (), starts at 0.
+    """
+
+    def __init__(self, n_qubits: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        draw = torch.randn(n_qubits, generator=generator)
+        self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
+        self.channel_coefficient = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
+        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
+        return bits @ self.bit_coefficients + self.channel_coefficient * channel + self.bias
+
+
+class MLPMapping(nn.Module):
+    """A small network with one hidden tanh layer, from bits and channel to a number.
+
+    It has (n_qubits + 3) * hidden + 1 trained numbers. Unlike a stack of linear layers without
+    activations, it is more than an affine map. Each hidden unit is centred over the weights: its
+    mean would move all weights of the target at once, until every ReLU there is dead.
+    """
+
+    def __init__(
+        self, n_qubits: int, hidden: int = 8, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise TargetError(f"the mapping needs at least 1 hidden unit, got {hidden}")
+        # skip_init: the layers' own initialisers would draw from the global generator.
+        n_inputs = check_n_qubits(n_qubits) + 1
+        self.hidden_layer = nn.utils.skip_init(nn.Linear, n_inputs, hidden)  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, 1)  # type: ignore[no-untyped-call]
+        nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
+        nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
+        nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
+        nn.init.zeros_(self.output_layer.bias)
+
+    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
+        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
+        features = torch.cat([bits, channel[:, None]], dim=1)
+        units = torch.tanh(self.hidden_layer(features))
+        numbers: Tensor = self.output_layer(units - units.mean(0))
+        return numbers[:, 0]
