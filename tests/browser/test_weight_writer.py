@@ -268,7 +268,7 @@ def test_coefficients(open_widgets):
     before = shown(view)
     slider(view, "Constant d").send_keys(Keys.ARROW_RIGHT * 20)
     click(view, "The 7 bit coefficients")
-    slider(view, "Bit coefficient b2, of q2").send_keys(Keys.ARROW_LEFT * 20)
+    slider(view, "Bit coefficient β2, of q2").send_keys(Keys.ARROW_LEFT * 20)
     slider(view, "Channel coefficient a").send_keys(Keys.HOME)
     after = shown(view)
     assert after["bars"] == before["bars"]  # the circuit is as it was
