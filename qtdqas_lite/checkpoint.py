@@ -42,10 +42,14 @@ def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
         "channel": net.channel if isinstance(net.channel, str) else "custom",
         "shapes": {name: list(shape) for name, shape in net.shapes.items()},
         "trained": [name for name, p in net.named_parameters() if p.requires_grad],
+        "training": net.training,
+        "sample": _sample(net),
     }
     # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
     tensors = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
     path = Path(path).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to save into")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(to_bytes(tensors, metadata={_KEY: json.dumps(header)}))
@@ -97,13 +101,34 @@ def load(
         net.load_state_dict(tensors)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in header["trained"])
-        with torch.no_grad():
-            net.weights()  # numbers that are not finite are refused here
+        net.train(header["training"])
+        # What the file says that it writes tells a wrong circuit, mapping or channel, or a flipped
+        # bit, from the right one. Numbers that are not finite are refused here as well.
+        sample, saved_sample = _sample(net), header["sample"]
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit its own description: {error}") from error
+        raise CheckpointError(
+            f"{path} does not fit its own description, or the circuit or mapping that was passed: "
+            f"{error}"
+        ) from error
+    if (
+        sample
+        and saved_sample
+        and not torch.tensor(sample).allclose(torch.tensor(saved_sample), rtol=1e-2, atol=1e-6)
+    ):
+        raise CheckpointError(
+            f"{path} would give other weights than those saved: a circuit, mapping or channel "
+            f"that was passed is another one, or the file is damaged"
+        )
     return net
+
+
+def _sample(net: GeneratedNetwork) -> list[float]:
+    """Give the mean size of every tensor that the network writes; nothing if that is random."""
+    with torch.no_grad():
+        one, two = ([w.double().abs().mean().item() for w in net._write().values()] for _ in "12")
+    return one if one == two else []
 
 
 def _mapping(
@@ -143,7 +168,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
             f"version of qtdqas-lite that wrote it"
         )
-    kinds = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict, "trained": list}
+    kinds: dict[str, type] = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict}
+    kinds |= {"trained": list, "training": bool, "sample": list}
     if any(type(header.get(key)) is not kind for key, kind in kinds.items()):
         raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
     return header, tensors

@@ -26,6 +26,9 @@ def check_n_qubits(n_qubits: int) -> int:
 def n_qubits_for(count: int) -> int:
     """Give the smallest number of qubits whose basis states can index ``count`` numbers.
 
+    For the weights of a network, ``count`` is
+    ``sum(p.numel() for p in net.parameters() if p.requires_grad)``.
+
     Args:
         count: How many numbers are to be held; at least 1.
 
@@ -38,7 +41,9 @@ def n_qubits_for(count: int) -> int:
     try:
         count = operator.index(count)
     except TypeError:
-        raise EncodingError(f"count must be a whole number, got {count!r}") from None
+        raise EncodingError(
+            f"count must be a whole number, got {count!r}; count the numbers that are to be held"
+        ) from None
     if count < 1:
         raise EncodingError(f"count must be at least 1, got {count}; nothing needs no qubits")
     return max(1, (count - 1).bit_length())

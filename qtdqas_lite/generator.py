@@ -6,6 +6,8 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from os import PathLike
 from typing import Any, Literal
 
@@ -66,7 +68,8 @@ class GeneratedNetwork(nn.Module):
     normalisation layer, or a bias of zeros) moves about its constant with deviation 0.1.
 
     Attributes:
-        target: The target's form, without weights: it cannot be called itself.
+        target: The target's form, without weights. It cannot be called itself: call the network,
+            or :meth:`export` the target.
         circuit: The circuit; ``circuit()`` gives the probabilities.
         mapping: The mapping; ``mapping(bits, channel)`` gives one number per weight.
         scale: Deviation of each generated tensor, shape (number of tensors,).
@@ -106,8 +109,8 @@ class GeneratedNetwork(nn.Module):
 
         Raises:
             TargetError: if the target has no trainable parameters or cannot be copied, the circuit
-                has too few qubits or gives no probabilities, or the mapping or channel is unknown
-                or does not give M varying, finite numbers.
+                has too few qubits or does not give 2**n_qubits real numbers, or the mapping or
+                channel is unknown or does not give M varying, finite numbers.
         """
         super().__init__()
         if not isinstance(target, nn.Module):
@@ -182,6 +185,8 @@ class GeneratedNetwork(nn.Module):
         for parameter in trainable.values():
             parameter.data = parameter.new_empty(0)
             parameter.requires_grad_(False)
+        guard = partial(_refuse_empty_form, next(iter(self.shapes)))
+        self._guard = self.target.register_forward_pre_hook(guard).id
         self._cache: tuple[Any, list[Tensor], dict[str, Tensor]] | None = None
         for tensor in [*circuit.parameters(), *circuit.buffers()][:1]:
             self.to(tensor.device)
@@ -203,10 +208,15 @@ class GeneratedNetwork(nn.Module):
         """Run circuit, channel and mapping: shape (M,)."""
         probabilities = self.circuit()
         size = 2**self.circuit.n_qubits  # type: ignore[operator]
-        if probabilities.shape != (size,) or probabilities.is_complex():
+        if (
+            not isinstance(probabilities, Tensor)
+            or probabilities.shape != (size,)
+            or probabilities.is_complex()
+        ):
+            dtype, shape = getattr(probabilities, "dtype", ""), getattr(probabilities, "shape", "")
             raise TargetError(
-                f"the circuit must give {size} probabilities, and it gave {probabilities.dtype} "
-                f"of shape {tuple(probabilities.shape)}"
+                f"the circuit must give a real tensor of {size} probabilities, and it gave "
+                f"{type(probabilities).__name__} {dtype} {tuple(shape)}"
             )
         channel = (self.channel if callable(self.channel) else CHANNELS[self.channel])(
             probabilities
@@ -298,6 +308,7 @@ class GeneratedNetwork(nn.Module):
             device, with ordinary trainable parameters: the same weights, bit for bit.
         """
         plain = copy.deepcopy(self.target)
+        del plain._forward_pre_hooks[self._guard]
         with torch.no_grad():
             weights = self.weights()
         for name, weight in weights.items():
@@ -332,16 +343,26 @@ class GeneratedNetwork(nn.Module):
             channel: Needed only if the saved channel was a function of your own.
 
         Returns:
-            A network that writes the same weights.
+            A network that writes the same weights, in the same mode (train or eval).
 
         Raises:
             FileNotFoundError: if there is no such file.
             CheckpointError: if the file is damaged, is not a checkpoint of this package or of
-                this schema, or belongs to another target.
+                this schema, belongs to another target, or with the parts that were passed would
+                not write the weights that were saved.
         """
         from .checkpoint import load
 
         return load(path, target, circuit=circuit, mapping=mapping, channel=channel)
+
+
+def _refuse_empty_form(name: str, form: nn.Module, _args: object) -> None:
+    # Without weights, an LSTM would not fail but crash the interpreter.
+    if attrgetter(name)(form).numel() == 0:
+        raise TargetError(
+            "this is only the target's form, without weights; call the GeneratedNetwork, or its "
+            "export()"
+        )
 
 
 def _equal(one: list[Tensor], other: list[Tensor]) -> bool:

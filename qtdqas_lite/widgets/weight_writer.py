@@ -69,7 +69,7 @@ class WeightWriter(anywidget.AnyWidget):
     Attributes:
         theta: The angles in radians, n_layers lists of n_qubits numbers.
         bit_coefficients: The mapping's coefficient of every bit, n_qubits numbers; wire 0 first.
-        channel_coefficient: The mapping's coefficient of the channel log(2**n p + 0.01) + 0.55.
+        channel_coefficient: The mapping's coefficient of the channel log(2**n p + 0.01).
         bias: The mapping's constant.
         hadamard: Whether a Hadamard acts on every qubit before the first layer.
         entangler: ``"chain"`` or ``"ring"``.
@@ -145,6 +145,11 @@ class WeightWriter(anywidget.AnyWidget):
             TargetError: if the images and labels do not fit, or the circuit has too few qubits.
             traitlets.TraitError: if one of ``traits`` has the wrong shape or is not finite.
         """
+        unknown = sorted(set(traits) - set(self.trait_names()))
+        if unknown:  # a misspelt option would otherwise be passed over
+            raise TypeError(
+                f"there is no option {unknown[0]!r}; see the documentation of WeightWriter"
+            )
         for name, count, most in (
             ("n_qubits", n_qubits, MAX_QUBITS),
             ("n_layers", n_layers, MAX_LAYERS),
@@ -191,7 +196,7 @@ class WeightWriter(anywidget.AnyWidget):
         net: GeneratedNetwork,
         images: Any,
         labels: Any,
-        class_names: Sequence[str] = ("1", "5"),
+        class_names: Sequence[str] = ("0", "1"),
         **traits: Any,
     ) -> WeightWriter:
         """Show a network, trained or not. It is copied: dragging leaves it as it is.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from packaging.requirements import Requirement
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 import qtdqas_lite
 import qtdqas_lite.widgets
+from qtdqas_lite import FixedCircuit, GeneratedNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
@@ -197,3 +199,29 @@ def test_the_landing_picture_is_a_chapters_own():
     chapters = [nbformat.read(path, as_version=4) for path in ROOT.glob("chapters/*.ipynb")]
     (png,) = [png for chapter in chapters for png in execute.landing_pictures(chapter)]
     assert execute.LANDING_PICTURE.read_bytes() == png, "run make notebooks"
+
+
+# --- The examples of the pages that do not run
+
+
+def examples(page):
+    """The Python of a page, in order, less what only Colab can run."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
+    return [block for block in blocks if "google.colab" not in block]
+
+
+@pytest.mark.parametrize("page", ["book/api.md", "book/teach.md"])
+def test_examples_run_as_printed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    circuit = FixedCircuit(7, 2, generator=generator)
+    space = {
+        **{"torch": torch, "nn": torch.nn},
+        **{"FixedCircuit": FixedCircuit, "GeneratedNetwork": GeneratedNetwork},
+        "net": GeneratedNetwork(torch.nn.Linear(64, 1), circuit, generator=generator),
+        **{"images": torch.rand(4, 8, 8, generator=generator), "labels": [0, 1, 0, 1]},
+    }
+    found = examples(page)
+    assert found
+    for block in found:
+        exec(compile(block, page, "exec"), space)

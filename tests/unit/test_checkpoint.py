@@ -268,3 +268,36 @@ def test_files_are_as_readable_as_others_and_links_are_followed(saved):
 def test_a_missing_folder_is_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         wrap(mlp()).save(tmp_path / "none" / "net")
+
+
+def test_another_channel_or_circuit_than_the_saved_one_is_noticed(tmp_path):
+    class Turned(FixedCircuit):
+        def forward(self):
+            return super().forward().flip(0)
+
+    net = GeneratedNetwork(mlp(), Turned(6, 2), channel=torch.sqrt)
+    net.save(tmp_path / "net")
+    right = {"circuit": Turned(6, 2), "channel": torch.sqrt}
+    GeneratedNetwork.load(tmp_path / "net", mlp(), **right)
+    for wrong in ({"circuit": FixedCircuit(6, 2)}, {"channel": torch.square}):
+        with pytest.raises(CheckpointError, match="other weights than those saved"):
+            GeneratedNetwork.load(tmp_path / "net", mlp(), **{**right, **wrong})
+    with pytest.raises(CheckpointError, match="circuit or mapping that was passed"):
+        GeneratedNetwork.load(tmp_path / "net", mlp(), **{**right, "circuit": Turned(6, 3)})
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_restored(training, tmp_path):
+    net = wrap(TARGETS["convolution and batch norm"][0]()).train(training)
+    net.save(tmp_path / "net")
+    again = GeneratedNetwork.load(tmp_path / "net", TARGETS["convolution and batch norm"][0]())
+    assert {module.training for module in again.modules()} == {training}
+
+
+def test_a_mapping_that_is_random_can_be_saved(tmp_path):
+    class Noisy(AffineMapping):
+        def forward(self, bits, channel):
+            return nn.functional.dropout(super().forward(bits, channel), training=self.training)
+
+    GeneratedNetwork(mlp(), FixedCircuit(6, 2), Noisy(6)).save(tmp_path / "net")
+    GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Noisy(6))

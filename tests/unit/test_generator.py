@@ -575,3 +575,14 @@ def test_targets_that_cannot_be_copied_are_told_what_to_use_instead():
     target(torch.ones(1, 3))
     with pytest.raises(TargetError, match=r"torch\.nn\.utils\.parametrizations"):
         GeneratedNetwork(target, FixedCircuit(4, 1))
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm", "shared"])
+def test_the_form_of_the_target_refuses_to_be_called(name):
+    make, x = TARGETS[name]
+    net = wrap(make())
+    for form in (net.target, copy.deepcopy(net).target):
+        with pytest.raises(TargetError, match="only the target's form"):
+            form(x)
+    net(x)
+    net.export()(x)

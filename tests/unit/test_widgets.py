@@ -337,3 +337,8 @@ def test_the_core_does_not_import_the_widgets():
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(TypeError, match="no option 'layers'"):
+        WeightWriter(layers=3)
