@@ -77,10 +77,11 @@ notebooks: setup ## Re-execute the chapters and store their outputs (ONLY=file f
 
 colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part of test)
 	$(call heading,chapters on the versions of Colab)
+	rm -rf build  # pip would pack what an older build has left there
 	"$(PYTHON)" -m venv _build/colab
 	_build/colab/bin/python -m pip install -q -c tests/colab-constraints.txt '.[chapters]' ipykernel ipython nbclient
 	_build/colab/bin/python book/execute.py --check
 
 clean: ## Remove what was built, and .venv
-	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info
+	rm -rf _build build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
