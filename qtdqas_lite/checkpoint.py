@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .circuits import FixedCircuit
 from .errors import CheckpointError
-from .generator import GeneratedNetwork
+from .generator import GeneratedNetwork, tensors_to_write
 from .mapping import CHANNELS, AffineMapping, MLPMapping
 
 SCHEMA = 1
@@ -68,7 +68,7 @@ def load(
 ) -> GeneratedNetwork:
     """Read a network from a file; see :meth:`GeneratedNetwork.load`."""
     header, tensors = _read(Path(path))
-    shapes = {k: list(p.shape) for k, p in target.named_parameters() if p.requires_grad}
+    shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
     saved_shapes = header["shapes"]
     if list(shapes.items()) != list(saved_shapes.items()):
         differing = [

@@ -122,13 +122,7 @@ class GeneratedNetwork(nn.Module):
                 f"the target cannot be copied ({error}); old-style weight_norm and spectral_norm "
                 f"cannot: use those of torch.nn.utils.parametrizations"
             ) from error
-        trainable = {k: p for k, p in self.target.named_parameters() if p.requires_grad}
-        lazy = [name for name, p in trainable.items() if isinstance(p, UninitializedParameter)]
-        if lazy:
-            raise TargetError(
-                f"call the target once before wrapping it: {lazy[0]} has no shape yet"
-            )
-        trainable = {k: p for k, p in trainable.items() if p.numel()}
+        trainable = tensors_to_write(self.target)
         unreal = [name for name, p in trainable.items() if p.is_complex()]
         if unreal:
             raise TargetError(f"{unreal[0]} is complex, and only real weights can be written")
@@ -354,6 +348,15 @@ class GeneratedNetwork(nn.Module):
         from .checkpoint import load
 
         return load(path, target, circuit=circuit, mapping=mapping, channel=channel)
+
+
+def tensors_to_write(target: nn.Module) -> dict[str, nn.Parameter]:
+    """List the target's trainable parameters that hold any number, by name."""
+    trainable = {k: p for k, p in target.named_parameters() if p.requires_grad}
+    for name, parameter in trainable.items():
+        if isinstance(parameter, UninitializedParameter):
+            raise TargetError(f"call the target once before wrapping it: {name} has no shape yet")
+    return {k: p for k, p in trainable.items() if p.numel()}
 
 
 def _refuse_empty_form(name: str, form: nn.Module, _args: object) -> None:

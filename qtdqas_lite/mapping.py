@@ -40,7 +40,7 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
 class AffineMapping(nn.Module):
     """One affine map from the bits and the channel of a basis state to a number.
 
-    This is the mapping of arXiv 2505.09653, whose parameter counts fit n + 2 trained numbers.
+    Its n + 2 trained numbers fit the parameter counts of arXiv 2505.09653.
 
     Attributes:
         bit_coefficients: Shape (n_qubits,), drawn from N(0, 0.1**2 / n_qubits).

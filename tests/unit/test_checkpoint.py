@@ -294,6 +294,15 @@ def test_the_mode_is_restored(training, tmp_path):
     assert {module.training for module in again.modules()} == {training}
 
 
+def test_a_target_with_an_empty_parameter_can_be_loaded(tmp_path):
+    target = mlp()
+    target.register_parameter("nothing", nn.Parameter(torch.zeros(0, 3)))
+    net = wrap(target)
+    net.save(tmp_path / "net")
+    x = torch.randn(2, 4)
+    assert torch.equal(GeneratedNetwork.load(tmp_path / "net", target)(x), net(x))
+
+
 def test_a_mapping_that_is_random_can_be_saved(tmp_path):
     class Noisy(AffineMapping):
         def forward(self, bits, channel):
