@@ -2,30 +2,110 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .encoding import check_n_qubits
 from .errors import CircuitError
-from .statevector import (
-    Entangler,
-    Rotation,
+from .gates import (
+    entangler_gates,
     entangler_permutation,
-    probabilities,
-    rotation_gates,
+    is_real,
+    quaternion_gates,
+    rotation_quaternions,
 )
+from .iqp import iqp_masks, iqp_probabilities
+from .statevector import probabilities
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture: all that there is to say about a fixed circuit but its angles.
+
+    Attributes:
+        n_qubits: The number of qubits n.
+        hadamard: Whether a Hadamard acts on every qubit before the first layer.
+        entanglers: The entangler of each layer.
+        rotations: The rotation on each wire of each layer.
+    """
+
+    n_qubits: int
+    hadamard: bool
+    entanglers: tuple[str, ...]
+    rotations: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Make tuples of lists, so that equal architectures are equal and have one hash."""
+        object.__setattr__(self, "entanglers", tuple(self.entanglers))
+        object.__setattr__(self, "rotations", tuple(tuple(layer) for layer in self.rotations))
+
+    @property
+    def n_layers(self) -> int:
+        """The number of layers."""
+        return len(self.entanglers)
+
+    def circuit(
+        self, *, reversible: bool = False, generator: torch.Generator | None = None
+    ) -> FixedCircuit:
+        """Build the circuit with random angles; see :class:`FixedCircuit`."""
+        return FixedCircuit(
+            self.n_qubits,
+            self.n_layers,
+            hadamard=self.hadamard,
+            entangler=self.entanglers,
+            rotation=self.rotations,
+            reversible=reversible,
+            generator=generator,
+        )
+
+    def to_json(self) -> str:
+        """Write the architecture as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Candidate:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            CircuitError: if the text is not such JSON, or no circuit can be built from it.
+        """
+        try:
+            saved = json.loads(text)
+            read = cls(*(saved[field.name] for field in fields(cls)))
+            _check(read)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CircuitError(f"this JSON describes no circuit: {error}") from error
+        return read
+
+    def __str__(self) -> str:
+        layers = [
+            f"{entangler} {_short(rotations).upper()}"
+            for entangler, rotations in zip(self.entanglers, self.rotations, strict=True)
+        ]
+        if len(set(layers)) == 1:
+            layers = [f"{len(layers)} x ({layers[0]})"]
+        return " | ".join(["H" if self.hadamard else "0", *layers])
+
+
+def _short(rotations: tuple[str, ...]) -> str:
+    return rotations[0] if len(set(rotations)) == 1 else " ".join(rotations)
 
 
 class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
     Every qubit starts in state 0, or in the equal superposition of 0 and 1 if ``hadamard``. Each
-    layer is the entangler and then one rotation on every qubit. These are the twelve candidates
-    of arXiv 2505.09653 (2 starts x 2 entanglers x 3 rotations).
+    layer is an entangler and then one rotation on every qubit. With one entangler and one
+    rotation throughout, these are the twelve candidates of arXiv 2505.09653 (2 starts x 2
+    entanglers x 3 rotations).
 
     Not every choice depends on its angles. With Hadamards, ``"rx"`` and ``"rz"`` leave the
     probabilities uniform; without them, ``"rz"`` leaves the first outcome certain.
@@ -35,7 +115,10 @@ class FixedCircuit(nn.Module):
             [-pi, pi).
     """
 
-    permutation: Tensor
+    numbers: Tensor
+    permutations: Tensor
+    signs: Tensor | None
+    masks: Tensor | None
 
     def __init__(
         self,
@@ -43,8 +126,9 @@ class FixedCircuit(nn.Module):
         n_layers: int,
         *,
         hadamard: bool = True,
-        entangler: Entangler = "ring",
-        rotation: Rotation = "ry",
+        entangler: str | Sequence[str] = "ring",
+        rotation: str | Sequence[str] | Sequence[Sequence[str]] = "ry",
+        reversible: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """Build the circuit.
@@ -53,64 +137,131 @@ class FixedCircuit(nn.Module):
             n_qubits: The number of qubits n, at least 1.
             n_layers: The number of layers, at least 1.
             hadamard: Whether a Hadamard acts on every qubit before the first layer.
-            entangler: ``"chain"`` = CNOT(i, i+1) for i = 0, ..., n-2; ``"ring"`` adds CNOT(n-1, 0).
-            rotation: The rotation on every qubit: ``"rx"``, ``"ry"`` or ``"rz"``.
+            entangler: A name in :data:`~qtdqas_lite.gates.ENTANGLERS`, such as ``"chain"`` =
+                CNOT(i, i+1) for i = 0, ..., n-2 or ``"ring"``, which adds CNOT(n-1, 0); or one
+                name for each layer.
+            rotation: A name in :data:`~qtdqas_lite.gates.ROTATIONS`, such as ``"rx"``, ``"ry"``
+                or ``"rz"``; or one for each layer; or for each layer, one for each qubit.
+            reversible: Whether to train in the memory of a few states, not one for each layer,
+                at about 1.6 times the time.
             generator: Where the initial angles are drawn from; torch's global one by default.
 
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if ``n_layers`` is not one either, a gate has an unknown name, or the
-                circuit's states would not fit into this machine's memory.
+            CircuitError: if ``n_layers`` is not one either, a gate has an unknown name, there are
+                not as many names as layers or qubits, or the circuit's states would not fit into
+                this machine's memory.
         """
         super().__init__()
         self.n_qubits = check_n_qubits(n_qubits)
-        try:
-            self.n_layers = operator.index(n_layers)
-        except TypeError:
-            raise CircuitError(f"n_layers must be a whole number, got {n_layers!r}") from None
-        if self.n_layers < 1:
-            raise CircuitError(f"n_layers must be at least 1, got {n_layers}")
-        self.hadamard = bool(hadamard)
-        self.entangler = entangler
-        self.rotation = rotation
-        rotation_gates(rotation, torch.zeros(1))  # an unknown name is refused here
-        _check_memory(self.n_qubits, self.n_layers, real=rotation == "ry")
+        self.n_layers = check_n_layers(n_layers)
+        self.reversible = bool(reversible)
+        entanglers = _repeated(entangler, self.n_layers, "entangler")
+        rotations = tuple(
+            _repeated(layer, self.n_qubits, "rotation")
+            for layer in _repeated(rotation, self.n_layers, "rotation")
+        )
+        self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
+        self.real = _check(self._candidate)
+        check_memory(self.n_qubits, 1 if reversible else self.n_layers, real=self.real)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        permutation = entangler_permutation(entangler, self.n_qubits)
-        self.register_buffer("permutation", permutation, persistent=False)
+        # Each layer and wire's number among the different rotations, and so for the entanglers.
+        self._names = list(dict.fromkeys(sum(rotations, ())))
+        numbers = torch.tensor([[self._names.index(name) for name in layer] for layer in rotations])
+        self.register_buffer("numbers", numbers, persistent=False)
+        pool = list(dict.fromkeys(entanglers))
+        self._order = [pool.index(name) for name in entanglers]
+        permutations, signs = entangler_pool(pool, self.n_qubits)
+        self.register_buffer("permutations", permutations, persistent=False)
+        self.register_buffer("signs", signs, persistent=False)
+        diagonal = not hadamard and {*sum(rotations, ())} == {"rx"}
+        masks = iqp_masks(entanglers, self.n_qubits) if diagonal else None
+        self.register_buffer("masks", masks, persistent=False)
 
     def forward(self) -> Tensor:
         """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
+        return self.run(self.theta)
+
+    def run(self, theta: Tensor) -> Tensor:
+        """Return the probabilities at other angles, in radians, shape (n_layers, n_qubits).
+
+        Raises:
+            CircuitError: if the angles have another shape.
+        """
+        if theta.shape != self.numbers.shape:
+            raise CircuitError(
+                f"theta must have shape {tuple(self.numbers.shape)}, got {tuple(theta.shape)}"
+            )
         # Reduced precision would pass for 2**n probabilities and be wrong in the third digit.
-        with torch.autocast(self.theta.device.type, enabled=False):
-            gates = rotation_gates(self.rotation, self.theta)
-            return probabilities(self.initial_state(), gates, self.permutation)
+        with torch.autocast(theta.device.type, enabled=False):
+            if self.masks is not None:
+                return iqp_probabilities(theta, self.masks)
+            return probabilities(*self.layers(theta), reversible=self.reversible)
 
-    def initial_state(self) -> Tensor:
-        """Return the amplitudes before the first layer: real, shape (2**n_qubits,)."""
-        if self.hadamard:
-            return self.theta.new_full((2**self.n_qubits,), 2 ** (-self.n_qubits / 2))
-        state = self.theta.new_zeros(2**self.n_qubits)
-        state[0] = 1
-        return state
+    def layers(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, list[int]]:
+        """Turn angles, shape (n_layers, n_qubits), into what the simulator takes.
 
-    def architecture(self) -> dict[str, int | bool | str]:
+        Returns:
+            The arguments of :func:`~qtdqas_lite.statevector.probabilities`: the first state, the
+            gates, the entanglers' permutations and signs, and which one acts in each layer.
+        """
+        quaternions = rotation_quaternions(self._names[0], theta)
+        for number, name in enumerate(self._names[1:], 1):
+            here = (self.numbers == number)[..., None]
+            quaternions = torch.where(here, rotation_quaternions(name, theta), quaternions)
+        gates = quaternion_gates(quaternions, real=self.real)
+        if self._candidate.hadamard:
+            state = theta.new_full((2**self.n_qubits,), 2 ** (-self.n_qubits / 2))
+        else:
+            state = theta.new_zeros(2**self.n_qubits)
+            state[0] = 1
+        return state, gates, self.permutations, self.signs, self._order
+
+    def architecture(self) -> Candidate:
+        """Return what there is to say about the circuit but its angles."""
+        return self._candidate
+
+    def configuration(self) -> dict[str, Any]:
         """Return the arguments that build this circuit again, angles apart; plain JSON values."""
+        candidate = self._candidate
+        rotations = [_collapsed(layer) for layer in candidate.rotations]
         return {
             "n_qubits": self.n_qubits,
             "n_layers": self.n_layers,
-            "hadamard": self.hadamard,
-            "entangler": self.entangler,
-            "rotation": self.rotation,
+            "hadamard": candidate.hadamard,
+            "entangler": _collapsed(candidate.entanglers),
+            "rotation": _collapsed(rotations),
+            "reversible": self.reversible,
         }
 
     def extra_repr(self) -> str:
         """Show the architecture when the circuit is printed."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.architecture().items())
+        return ", ".join(f"{name}={value!r}" for name, value in self.configuration().items())
 
 
-def _check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
+def entangler_pool(names: Sequence[str], n_qubits: int) -> tuple[Tensor, Tensor | None]:
+    """Stack entanglers for the simulator: permutations and signs, (n_entanglers, 2**n_qubits).
+
+    The signs are None if all of them are +1.
+    """
+    found = [entangler_permutation(name, n_qubits) for name in names]
+    permutations, signs = (torch.stack(part) for part in zip(*found, strict=True))
+    return permutations, signs if (signs < 0).any() else None
+
+
+def check_n_layers(n_layers: int) -> int:
+    """Return ``n_layers`` as an int; raise :class:`CircuitError` unless it is whole and >= 1."""
+    try:
+        n_layers = operator.index(n_layers)
+    except TypeError:
+        raise CircuitError(f"n_layers must be a whole number, got {n_layers!r}") from None
+    if n_layers < 1:
+        raise CircuitError(f"n_layers must be at least 1, got {n_layers}")
+    return n_layers
+
+
+def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
     """Refuse a circuit whose states alone would fill this machine's memory."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -123,3 +274,36 @@ def _check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
             f"{n_qubits} qubits and {n_layers} layers need about {needed / 1e9:,.0f} GB to train, "
             f"and this machine has {memory / 1e9:,.0f} GB; use fewer qubits or layers"
         )
+
+
+def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
+    """Repeat one name, or check that there are as many as there have to be."""
+    if isinstance(value, str):
+        return (value,) * count
+    if not isinstance(value, Sequence) or len(value) != count:
+        raise CircuitError(
+            f"{what} must be one name, or {count} of them here (one for each layer, or for each "
+            f"qubit of a layer), got {value!r}"
+        )
+    return tuple(value)
+
+
+def _collapsed(names: Sequence[Any]) -> Any:
+    """Undo :func:`_repeated`."""
+    same = isinstance(names[0], str) and all(name == names[0] for name in names)
+    return names[0] if same else list(names)
+
+
+def _check(candidate: Candidate) -> bool:
+    """Refuse a candidate that no circuit can be built from; tell whether its gates are all real."""
+    sizes = {len(layer) for layer in candidate.rotations}
+    if sizes != {check_n_qubits(candidate.n_qubits)}:
+        raise CircuitError(f"each layer needs {candidate.n_qubits} rotations, one for each qubit")
+    if len(candidate.rotations) != check_n_layers(candidate.n_layers):
+        raise CircuitError("there must be as many layers of rotations as of entanglers")
+    if not isinstance(candidate.hadamard, bool):
+        raise CircuitError(f"hadamard must be True or False, got {candidate.hadamard!r}")
+    for name in {*candidate.entanglers}:
+        entangler_gates(name, candidate.n_qubits)
+    # Of all names, since is_real also refuses what it cannot use.
+    return {is_real(name) for name in set().union(*candidate.rotations)} == {True}

@@ -169,8 +169,8 @@ class WeightWriter(anywidget.AnyWidget):
             n_qubits,
             n_layers,
             hadamard=hadamard,
-            entangler=entangler,  # type: ignore[arg-type]  # checked there
-            rotation=rotation,  # type: ignore[arg-type]
+            entangler=entangler,
+            rotation=rotation,
             generator=generator,
         )
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
@@ -227,6 +227,17 @@ class WeightWriter(anywidget.AnyWidget):
             )
         if net.channel != "log" and net.channel is not log_channel:
             raise TargetError(f"the weight writer shows the channel 'log', got {net.channel!r}")
+        circuit = net.circuit.configuration()
+        del circuit["reversible"]  # another way to the same gradient
+        if circuit["entangler"] not in ("chain", "ring") or circuit["rotation"] not in (
+            "rx",
+            "ry",
+            "rz",
+        ):
+            raise TargetError(
+                "the weight writer shows one entangler, 'chain' or 'ring', and one rotation, 'rx', "
+                f"'ry' or 'rz', in all layers; this circuit is {net.circuit.architecture()}"
+            )
         pixels = _pixels(images)
         wanted = {"weight": (1, pixels.shape[1]), "bias": (1,)}
         shapes = {name: tuple(shape) for name, shape in net.shapes.items()}
@@ -240,7 +251,7 @@ class WeightWriter(anywidget.AnyWidget):
             images=pixels,
             labels=labels,
             class_names=class_names,
-            **{**net.circuit.architecture(), **_numbers(net), **traits},
+            **{**circuit, **_numbers(net), **traits},
         )
 
     def reset(self) -> None:
@@ -270,8 +281,8 @@ class WeightWriter(anywidget.AnyWidget):
             self.n_qubits,
             self.n_layers,
             hadamard=self.hadamard,
-            entangler=self.entangler,  # type: ignore[arg-type]
-            rotation=self.rotation,  # type: ignore[arg-type]
+            entangler=self.entangler,
+            rotation=self.rotation,
             generator=torch.Generator(),  # its angles are replaced; leave the global one alone
         ).double()
         self._rewrite(change)

@@ -76,7 +76,7 @@ def random_case(n_qubits, n_layers, side, architecture, seed):
         "images": images,
     }
     configuration = {name: tensor.tolist() for name, tensor in numbers.items()}
-    return {**configuration, **circuit.architecture()}, expected
+    return {**configuration, **circuit.configuration()}, expected
 
 
 @pytest.fixture(scope="module")
