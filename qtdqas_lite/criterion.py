@@ -1,0 +1,116 @@
+"""What a circuit's angles can move: their Jacobian, and a score without training (chapter 04)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .errors import CircuitError
+from .kronecker import apply, group_sizes, kron
+from .statevector import Choice, apply_gate, entangle, per_layer, rows
+
+
+def tangents(
+    state: Tensor,
+    gates: Tensor,
+    slopes: Tensor,
+    permutations: Tensor,
+    signs: Tensor | None = None,
+    choice: Choice = None,
+) -> tuple[Tensor, Tensor]:
+    """Carry the derivatives with respect to every angle along with the state.
+
+    All of it is plain tensor operations, so that the result can itself be differentiated, with
+    respect to the weights of a relaxed architecture for example.
+
+    Args:
+        state: As for :func:`~qtdqas_lite.statevector.evolve`, one copy.
+        gates: Unitary gates, shape (n_layers, n, 2, 2).
+        slopes: Their derivatives with respect to their own angles, of the same shape.
+        permutations: As for ``evolve``.
+        signs: As for ``evolve``.
+        choice: As for ``evolve``.
+
+    Returns:
+        The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
+    """
+    n_layers, n_qubits = gates.shape[:2]
+    sizes = group_sizes(n_qubits)
+    groups = [kron(group).unbind() for group in torch.split(gates, sizes, 1)]
+    rights = [2 ** sum(sizes[i + 1 :]) for i in range(len(sizes))]
+    # What turns the state behind a layer into its derivative: the slope in place of the gate.
+    turns = slopes @ gates.mH
+    moves = rows(permutations, len(state)), rows(signs, len(state))
+    states = state.to(gates.dtype)[None]  # the state first, then one row for each angle so far
+    for layer, chosen in enumerate(per_layer(choice, n_layers)):
+        states = entangle(states, *moves, chosen)
+        flat = states.reshape(-1)
+        for group, right in zip(groups, rights, strict=True):
+            flat = apply(group[layer], flat, right)
+        states = flat.view(states.shape)
+        new = [apply_gate(states[0], turns[layer, wire], wire) for wire in range(n_qubits)]
+        states = torch.cat([states, torch.stack(new)])
+    squares = (states[0].conj() * states[0]).real
+    derivatives = 2 * (states[0].conj() * states[1:]).real
+    if isinstance(choice, Tensor):  # the state is divided by its norm, and so are its derivatives
+        total = squares.sum()
+        squares = squares / total
+        derivatives = (derivatives - derivatives.sum(1, keepdim=True) * squares) / total
+    return squares, derivatives
+
+
+def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Differentiate every probability with respect to every angle.
+
+    Args:
+        layers: The ``layers`` method of a circuit, which turns angles into the arguments of
+            :func:`~qtdqas_lite.statevector.probabilities`. It is called once.
+        theta: Angles in radians, shape (n_layers, n), best in float64.
+
+    Returns:
+        The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
+        The memory is that of the second, or twice that for complex gates.
+
+    Raises:
+        CircuitError: if there is not one angle for each gate.
+    """
+    # A gate depends on its own angle alone: one forward derivative gives all of them.
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch's own
+        dual = forward_ad.make_dual(theta, torch.ones_like(theta))  # type: ignore[no-untyped-call]
+        state, gates, permutations, signs, choice = layers(dual)
+        gates, slopes = forward_ad.unpack_dual(gates)  # type: ignore[no-untyped-call]
+    if theta.shape != gates.shape[:2]:
+        raise CircuitError(
+            f"there must be one angle for each gate, {tuple(gates.shape[:2])}, got angles of shape "
+            f"{tuple(theta.shape)}"
+        )
+    slopes = torch.zeros_like(gates) if slopes is None else slopes
+    signs = None if signs is None else signs.to(theta.dtype)
+    return tangents(state, gates, slopes, permutations, signs, choice)
+
+
+def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
+    """Score how many directions the angles can move the weights in, without any training.
+
+    The score is logdet(1 + 10 J J^T / 2**n), with J the derivatives of the log channel
+    log(2**n p + 0.01). It is zero for a dead circuit, and grows with the number of independent
+    directions and with their lengths.
+
+    Args:
+        layers: As for :func:`angle_jacobian`.
+        theta: Angles in radians, shape (n_layers, n).
+
+    Returns:
+        Shape (), at least 0.
+    """
+    squares, derivatives = angle_jacobian(layers, theta)
+    size = len(squares)
+    slopes = size * derivatives / (size * squares + 0.01)
+    gram = torch.eye(len(slopes), dtype=slopes.dtype, device=slopes.device)
+    return torch.logdet(gram + 10 / size * slopes @ slopes.T)

@@ -1,0 +1,166 @@
+"""Which circuits there are to choose from (chapter 04)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from .circuits import Candidate, check_n_layers
+from .diagnosis import Diagnosis, diagnose
+from .encoding import check_n_qubits
+from .errors import CircuitError
+from .gates import entangler_gates, is_real
+
+Sharing = Literal["global", "layer", "qubit"]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All the circuits that a few choices allow.
+
+    Attributes:
+        n_qubits: The number of qubits n, at least 1.
+        n_layers: The number of layers, at least 1.
+        hadamards: The starts to choose from: with Hadamards (True), without (False).
+        entanglers: The entanglers to choose from, names in
+            :data:`~qtdqas_lite.gates.ENTANGLERS`.
+        rotations: The rotations to choose from, names in :data:`~qtdqas_lite.gates.ROTATIONS`.
+        sharing: Who shares a choice: with ``"global"`` one entangler and one rotation serve the
+            whole circuit; with ``"layer"`` each layer chooses both; with ``"qubit"`` each layer
+            chooses its entangler, and each qubit in it its rotation.
+    """
+
+    n_qubits: int
+    n_layers: int
+    hadamards: tuple[bool, ...] = (True, False)
+    entanglers: tuple[str, ...] = ("chain", "ring")
+    rotations: tuple[str, ...] = ("rx", "ry", "rz")
+    sharing: Sharing = "global"
+
+    def __post_init__(self) -> None:
+        """Check the choices.
+
+        Raises:
+            EncodingError: if ``n_qubits`` is not a whole number of at least 1.
+            CircuitError: if ``n_layers`` is not one either, a pool is empty, repeats itself or
+                names an unknown gate, or ``sharing`` is unknown.
+        """
+        object.__setattr__(self, "n_qubits", check_n_qubits(self.n_qubits))
+        object.__setattr__(self, "n_layers", check_n_layers(self.n_layers))
+        for field in ("hadamards", "entanglers", "rotations"):
+            pool = getattr(self, field)
+            if isinstance(pool, str) or not isinstance(pool, Sequence) or not pool:
+                raise CircuitError(f"{field} must list at least one choice, got {pool!r}")
+            if len(set(pool)) < len(pool):
+                raise CircuitError(f"{field} names a choice twice: {pool!r}")
+            object.__setattr__(self, field, tuple(pool))
+        if not all(isinstance(hadamard, bool) for hadamard in self.hadamards):
+            raise CircuitError(f"hadamards must hold True, False or both, got {self.hadamards!r}")
+        for entangler in self.entanglers:
+            entangler_gates(entangler, self.n_qubits)
+        for rotation in self.rotations:
+            is_real(rotation)
+        if self.sharing not in ("global", "layer", "qubit"):
+            raise CircuitError(
+                f"sharing must be 'global', 'layer' or 'qubit', got {self.sharing!r}"
+            )
+
+    @property
+    def slots(self) -> tuple[int, tuple[int, int]]:
+        """How often an entangler is chosen, and in how many layers and wires a rotation is."""
+        layers = 1 if self.sharing == "global" else self.n_layers
+        return layers, (layers, self.n_qubits if self.sharing == "qubit" else 1)
+
+    @property
+    def n_architectures(self) -> int:
+        """The number of architectures, an exact whole number however large."""
+        entangler_slots, rotation_slots = self.slots
+        entanglers: int = len(self.entanglers) ** entangler_slots
+        rotations: int = len(self.rotations) ** math.prod(rotation_slots)
+        return len(self.hadamards) * entanglers * rotations
+
+    def candidate(
+        self, hadamard: bool, entanglers: Sequence[str], rotations: Sequence[Sequence[str]]
+    ) -> Candidate:
+        """Build an architecture from one choice for each slot.
+
+        Args:
+            hadamard: Whether it starts with Hadamards.
+            entanglers: One name, or one for each layer.
+            rotations: One row, or one for each layer; in it one name, or one for each wire.
+        """
+        rows = [tuple(row) * (self.n_qubits // len(row)) for row in rotations]
+        return Candidate(
+            self.n_qubits,
+            hadamard,
+            tuple(entanglers) * (self.n_layers // len(entanglers)),
+            tuple(rows) * (self.n_layers // len(rows)),
+        )
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """Go through all architectures: starts, in each the entanglers, in each the rotations."""
+        entangler_slots, (rows, columns) = self.slots
+        for hadamard, entanglers, rotations in itertools.product(
+            self.hadamards,
+            itertools.product(self.entanglers, repeat=entangler_slots),
+            itertools.product(self.rotations, repeat=rows * columns),
+        ):
+            table = [rotations[i : i + columns] for i in range(0, rows * columns, columns)]
+            yield self.candidate(hadamard, entanglers, table)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> list[Candidate]:
+        """Draw different architectures, each with the same chance.
+
+        Args:
+            count: How many.
+            generator: Where they are drawn from; torch's global one by default.
+
+        Raises:
+            CircuitError: if ``count`` is less than 1, or more than there are.
+        """
+        if not isinstance(count, int) or not 1 <= count <= self.n_architectures:
+            raise CircuitError(f"count must be from 1 to {self.n_architectures}, got {count!r}")
+
+        if self.n_architectures <= 10_000:
+            chosen = torch.randperm(self.n_architectures, generator=generator)[:count]
+            everything = list(self)
+            return [everything[i] for i in chosen]
+
+        def draw(pool: Sequence[Any], times: int) -> list[Any]:
+            return [pool[i] for i in torch.randint(len(pool), (times,), generator=generator)]
+
+        entangler_slots, (rows, columns) = self.slots
+        found: dict[Candidate, None] = {}
+        while len(found) < count:
+            rotations = [draw(self.rotations, columns) for _ in range(rows)]
+            (hadamard,) = draw(self.hadamards, 1)
+            entanglers = draw(self.entanglers, entangler_slots)
+            found[self.candidate(hadamard, entanglers, rotations)] = None
+        return list(found)
+
+    def diagnose(self, seed: int = 0) -> Diagnosis:
+        """Diagnose every architecture; see :func:`diagnose`.
+
+        Raises:
+            CircuitError: if there are more than 1,000: diagnose a ``sample`` of them.
+        """
+        if self.n_architectures > 1000:
+            raise CircuitError(
+                f"the space has {self.n_architectures:,} architectures; diagnose a sample of them: "
+                f"diagnose(space.sample(100))"
+            )
+        return diagnose(self, seed=seed)
+
+
+def paper_space(n_qubits: int, n_layers: int) -> SearchSpace:
+    """Give the twelve circuits of arXiv 2505.09653, in the paper's order.
+
+    Numbered from 1: 1 to 6 with Hadamards, 7 to 12 without; of each six the first three have the
+    chain ("Ent"), the others the ring ("Cyc"); of each three the rotations are RX, RY, RZ.
+    """
+    return SearchSpace(n_qubits, n_layers)
