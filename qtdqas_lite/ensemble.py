@@ -1,0 +1,219 @@
+"""The paper's relaxation: a weighted sum of the outputs of several circuits (chapter 05)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .circuits import Candidate, FixedCircuit, check_memory, entangler_pool
+from .diagnosis import same_probabilities
+from .errors import CircuitError
+from .gates import ENTANGLERS, ROTATIONS
+from .relaxation import Relaxation, Sampling
+from .statevector import probabilities, transforms_active
+
+# Side by side, small states share the calls that large ones would not notice.
+_MOST_QUBITS_SIDE_BY_SIDE = 13
+
+
+class CircuitEnsemble(Relaxation):
+    """A weighted sum of the probabilities of several circuits (arXiv 2505.09653).
+
+    Candidates whose probabilities do not depend on their angles cost nothing: they are found when
+    the ensemble is built. With shared angles, candidates with the same probabilities are computed
+    once, and small circuits with the same gates run side by side.
+
+    Attributes:
+        candidates: The circuits, in the order of the weights.
+        theta: The angles in radians, uniform in [-pi, pi): shape (n_layers, n_qubits) if they are
+            shared, else (n_candidates, n_layers, n_qubits).
+        alpha: ``"circuit"``, shape (n_candidates,): logits from N(0, 0.01**2), or with
+            ``weights="raw"`` the weights themselves, which start at 1 / n_candidates plus that.
+    """
+
+    constants: Tensor
+    firsts: Tensor
+
+    def __init__(
+        self,
+        space: Iterable[Candidate | str],
+        *,
+        weights: Literal["softmax", "raw"] = "softmax",
+        share_theta: bool = True,
+        temperature: float = 1.0,
+        sampling: Sampling = "softmax",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Build the ensemble.
+
+        Args:
+            space: The candidates, all with the same number of qubits and of layers: a
+                :class:`~qtdqas_lite.SearchSpace`, such as ``paper_space(n, n_layers)``, or a list
+                of them or of their JSON texts.
+            weights: ``"softmax"``, or ``"raw"``: weights that may have any sign and sum, so that
+                the result is no longer a distribution; it can be negative.
+            share_theta: Whether all circuits have the same angles, as in the paper.
+            temperature: Above 0; see :class:`Relaxation`.
+            sampling: See :class:`Relaxation`; raw weights are never sampled.
+            generator: Where angles and weights are drawn from; torch's global one by default.
+
+        Raises:
+            CircuitError: if there is no candidate, they differ in size, an argument is not as
+                described, or the circuits' states would not fit into this machine's memory.
+        """
+        super().__init__(temperature, sampling)
+        self.candidates = tuple(Candidate.from_json(c) if isinstance(c, str) else c for c in space)
+        if not all(isinstance(candidate, Candidate) for candidate in self.candidates):
+            raise CircuitError("space must be a SearchSpace or a list of candidates")
+        sizes = {(c.n_qubits, c.n_layers) for c in self.candidates}
+        if len(sizes) != 1:
+            raise CircuitError(
+                f"the candidates must share one number of qubits and of layers, got {sorted(sizes)}"
+            )
+        if weights not in ("softmax", "raw"):
+            raise CircuitError(f"weights must be 'softmax' or 'raw', got {weights!r}")
+        if weights == "raw" and sampling != "softmax":
+            raise CircuitError("raw weights cannot be sampled from: leave sampling out")
+        ((self.n_qubits, self.n_layers),) = sizes
+        self.weights = weights
+        self.share_theta = bool(share_theta)
+        # Angles do not matter to what stands still, so the states of one circuit are the measure.
+        check_memory(self.n_qubits, len(self.candidates) * self.n_layers, real=False)
+        shape = (self.n_layers, self.n_qubits)
+        angles = torch.rand(
+            shape if share_theta else (len(self.candidates), *shape), generator=generator
+        )
+        self.theta = nn.Parameter(math.pi * (2 * angles - 1))
+        draw = 0.01 * torch.randn(len(self.candidates), generator=generator)
+        self.alpha["circuit"] = nn.Parameter(
+            draw if weights == "softmax" else 1 / len(self.candidates) + draw
+        )
+        # With the gates themselves in the key: a name can be given to another one.
+        gates = (*ROTATIONS.items(), *ENTANGLERS.items())
+        self._verdict = _verdict(self.candidates, gates)
+        still = [i for i, (first, live) in enumerate(self._verdict) if first == i and not live]
+        with torch.no_grad():
+            rows = [self._circuit(i).double()().to(self.theta) for i in still]
+        table = torch.stack(rows) if rows else torch.zeros(0, 2**self.n_qubits)
+        self.register_buffer("constants", table, persistent=False)
+        self._still = still
+        firsts = [
+            first if self.share_theta or not live else i
+            for i, (first, live) in enumerate(self._verdict)
+        ]
+        self.register_buffer("firsts", torch.tensor(firsts), persistent=False)
+        self.groups = nn.ModuleList(_SideBySide(self.candidates, g) for g in self._grouped())
+
+    def _grouped(self) -> list[list[int]]:
+        """Collect the live candidates that run side by side: those with the same gates."""
+        groups: dict[Any, list[int]] = {}
+        for i, (first, live) in enumerate(self._verdict):
+            if live and (first == i or not self.share_theta):
+                rotations = self.candidates[i].rotations
+                # The diagonal ones have a faster way of their own.
+                alone = not self.share_theta or self.n_qubits > _MOST_QUBITS_SIDE_BY_SIDE
+                alone = alone or self._circuit(i).masks is not None
+                groups.setdefault((rotations, i if alone else None), []).append(i)
+        return list(groups.values())
+
+    def _circuit(self, number: int) -> FixedCircuit:
+        """Build a candidate; its angles are replaced, so the global generator is left alone."""
+        return self.candidates[number].circuit(generator=torch.Generator())
+
+    def forward(self) -> Tensor:
+        """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,)."""
+        with torch.autocast(self.theta.device.type, enabled=False):
+            weights = self.mixture()["circuit"]
+            shares = torch.zeros_like(weights).index_add(0, self.firsts, weights)
+            total: Tensor = shares[self._still] @ self.constants
+            for group in self.groups:
+                numbers: list[int] = group.numbers  # type: ignore[assignment]
+                share = shares[numbers]
+                if share.requires_grad or transforms_active() or share.any():
+                    theta = self.theta if self.share_theta else self.theta[numbers[0]]
+                    total = total + share @ group(theta)
+            # Where all that were drawn are dead, the angles have a gradient all the same: zero.
+            return total + 0 * self.theta.sum()
+
+    def _weights(self, name: str, alpha: Tensor) -> Tensor:
+        weights = super()._weights(name, alpha)  # which also refuses what is not finite
+        return alpha if self.weights == "raw" else weights
+
+    def entropy(self) -> Tensor:
+        """Tell how undecided the weights are, from 0 to 1; of raw weights, their sizes count."""
+        if self.weights == "softmax":
+            return super().entropy()
+        sizes = self.alpha["circuit"].abs()
+        logs = (sizes / sizes.sum()).log()
+        nats: Tensor = -(logs.exp() * logs).nansum()
+        return nats / math.log(max(2, len(sizes)))
+
+    def architecture(self) -> Candidate:
+        """Return the candidate with the largest weight; it can be a dead one."""
+        return self.candidates[int(self.alpha["circuit"].argmax())]
+
+    def discretize(self) -> FixedCircuit:
+        """Return the circuit of :meth:`architecture`, with the angles that it has here."""
+        best = int(self.alpha["circuit"].argmax())
+        circuit = self._circuit(best).to(self.theta)
+        with torch.no_grad():
+            circuit.theta.copy_(self.theta if self.share_theta else self.theta[best])
+        return circuit
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the arguments that build this ensemble again; plain JSON values."""
+        return {
+            "space": [candidate.to_json() for candidate in self.candidates],
+            "weights": self.weights,
+            "share_theta": self.share_theta,
+            "temperature": self.temperature,
+            "sampling": self.sampling,
+        }
+
+
+class _SideBySide(nn.Module):
+    """Circuits with the same gates, run as one: their states follow one another."""
+
+    permutations: Tensor
+    signs: Tensor | None
+
+    def __init__(self, everything: tuple[Candidate, ...], numbers: list[int]) -> None:
+        super().__init__()
+        self.numbers = numbers
+        candidates = [everything[i] for i in numbers]
+        self.circuits = nn.ModuleList()
+        for candidate in candidates:
+            circuit = candidate.circuit(generator=torch.Generator())
+            del circuit.theta  # the ensemble's angles are used
+            self.circuits.append(circuit)
+        size = 2 ** candidates[0].n_qubits
+        layers = list(zip(*[candidate.entanglers for candidate in candidates], strict=True))
+        pool = list(dict.fromkeys(layers))
+        self.order = [pool.index(layer) for layer in layers]
+        permutations, signs = [], []
+        for names in pool:
+            rows, changes = entangler_pool(names, candidates[0].n_qubits)
+            permutations.append(torch.cat([row + i * size for i, row in enumerate(rows)]))
+            signs.append(torch.ones(len(rows) * size) if changes is None else changes.flatten())
+        self.register_buffer("permutations", torch.stack(permutations), persistent=False)
+        mixed = torch.stack(signs)
+        self.register_buffer("signs", mixed if (mixed < 0).any() else None, persistent=False)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        """Return the probabilities of every circuit: shape (number of circuits, 2**n_qubits)."""
+        if len(self.circuits) == 1:
+            result: Tensor = self.circuits[0].run(theta)[None]  # type: ignore[operator]
+            return result
+        states, gates = zip(*[c.layers(theta)[:2] for c in self.circuits], strict=True)  # type: ignore[operator]
+        flat = probabilities(torch.cat(states), gates[0], self.permutations, self.signs, self.order)
+        return flat.view(len(self.circuits), -1)
+
+
+@lru_cache(maxsize=32)
+def _verdict(candidates: tuple[Candidate, ...], _gates: object) -> list[tuple[int, bool]]:
+    return same_probabilities(candidates)

@@ -1,0 +1,225 @@
+import math
+
+import pytest
+import torch
+from conftest import TWELVE, candidate_probabilities, pennylane_probabilities
+
+import qtdqas_lite.ensemble as module
+from qtdqas_lite import Candidate, CircuitEnsemble, CircuitError, SearchSpace, paper_space
+from qtdqas_lite.gates import ROTATIONS
+
+
+def scattered(space, seed=0, **options):
+    """An ensemble with weights that are far from equal."""
+    generator = torch.Generator().manual_seed(seed)
+    ensemble = CircuitEnsemble(space, **options, generator=generator).double()
+    alpha = ensemble.alpha["circuit"]
+    alpha.data = torch.randn(alpha.shape, generator=generator).double()
+    return ensemble
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """Count the circuits that are simulated: in one call, several side by side are as many."""
+    counts = []
+
+    def spy(function, size):
+        def counting(*args, **kwargs):
+            counts.append(size(*args))
+            return function(*args, **kwargs)
+
+        return counting
+
+    together = spy(module.probabilities, lambda state, gates, *_: len(state) >> gates.shape[1])
+    monkeypatch.setattr(module, "probabilities", together)
+    monkeypatch.setattr(module.FixedCircuit, "run", spy(module.FixedCircuit.run, lambda *_: 1))
+    return counts
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_is_the_weighted_sum_of_pennylanes_twelve(n, temperature):
+    ensemble = scattered(paper_space(n, 3), temperature=temperature)
+    theta = ensemble.theta.detach()
+    weights = (ensemble.alpha["circuit"].detach() / temperature).softmax(-1)
+    expected = sum(
+        weight * pennylane_probabilities(theta, hadamard=start, entangler=e, rotation=r)
+        for weight, (start, e, r) in zip(weights, TWELVE, strict=True)
+    )
+    torch.testing.assert_close(ensemble().detach(), expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("weights", ["softmax", "raw"])
+@pytest.mark.parametrize("share", [True, False])
+def test_is_the_weighted_sum_of_any_candidates(weights, share):
+    pools = {"entanglers": ("stride", "cz-ring", "none"), "rotations": ("ry", "identity")}
+    space = [*SearchSpace(3, 2, **pools), *paper_space(3, 2), *SearchSpace(3, 2, **pools)]
+    ensemble = scattered(space, weights=weights, share_theta=share)
+    theta = ensemble.theta.detach()
+    alpha = ensemble.alpha["circuit"].detach()
+    shares = alpha if weights == "raw" else alpha.softmax(-1)
+    expected = sum(
+        shares[i] * candidate_probabilities(one, theta if share else theta[i])
+        for i, one in enumerate(space)
+    )
+    torch.testing.assert_close(ensemble().detach(), expected, atol=1e-13, rtol=0)
+    if weights == "raw":
+        assert expected.min() < 0
+    (slope,) = torch.autograd.grad(ensemble()[2], ensemble.theta)
+    leaf = theta.clone().requires_grad_()
+    outcomes = [
+        shares[i] * candidate_probabilities(one, leaf if share else leaf[i])
+        for i, one in enumerate(space)
+    ]
+    (reference,) = torch.autograd.grad(sum(outcomes)[2], leaf)
+    torch.testing.assert_close(slope, reference, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("most", [0, 13])
+def test_side_by_side_or_alone_is_the_same(most, monkeypatch, simulated):
+    monkeypatch.setattr(module, "_MOST_QUBITS_SIDE_BY_SIDE", most)
+    space = SearchSpace(3, 2, entanglers=("ring", "cz-ring"), rotations=("ry", "rx"))
+    ensemble = scattered(space)
+    simulated.clear()
+    found = ensemble().detach()
+    theta, weights = ensemble.theta.detach(), ensemble.mixture()["circuit"].detach()
+    expected = [candidate_probabilities(candidate, theta) for candidate in space]
+    torch.testing.assert_close(found, weights @ torch.stack(expected), atol=1e-13, rtol=0)
+    # Of eight, "H, ring, RX" is dead, and "0, cz-ring, RX" the same as with RY. "0, ring, RX" has a
+    # way of its own; the four RY go together.
+    assert sorted(simulated) == ([1] * 6 if most == 0 else [1, 1, 4])
+
+
+def test_dead_candidates_cost_nothing_and_duplicates_cost_once(simulated):
+    twelve = paper_space(4, 3)
+    ensemble = scattered(twelve)
+    simulated.clear()
+    ensemble()
+    assert sum(simulated) == 6
+    two = list(twelve)[1:2] * 3 + list(twelve)[:1] * 2
+    ensemble = scattered(two)
+    simulated.clear()
+    ensemble()
+    assert simulated == [1]
+    unshared = scattered(two, share_theta=False)
+    simulated.clear()
+    unshared()
+    assert simulated == [1, 1, 1]
+
+
+def test_only_what_was_drawn_is_simulated(simulated):
+    ensemble = scattered(paper_space(3, 2), sampling="score-function")
+    theta = ensemble.theta.detach()
+    seen = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        simulated.clear()
+        p = ensemble()
+        torch.manual_seed(seed)
+        number = int(ensemble.mixture()["circuit"].argmax())
+        seen.add(number)
+        candidate = ensemble.candidates[number]
+        torch.testing.assert_close(p.detach(), candidate_probabilities(candidate, theta))
+        live = number + 1 in (2, 5, 7, 8, 10, 11)
+        assert bool(simulated) == live
+        p[0].backward()  # the angles have a gradient, if only zero
+        assert ensemble.theta.grad.any() == live
+        ensemble.theta.grad = None
+    assert len(seen) > 6
+
+
+def test_all_candidates_can_be_dead():
+    ensemble = scattered([candidate for candidate in paper_space(2, 2) if "RZ" in str(candidate)])
+    p = ensemble()
+    (slope,) = torch.autograd.grad(p[0], ensemble.theta)
+    assert not slope.any()
+    assert p.sum().item() == pytest.approx(1)
+
+
+def test_constants_are_as_exact_as_float32_can_hold_them():
+    ensemble = CircuitEnsemble(paper_space(5, 4))
+    assert ensemble.constants.dtype == torch.float32
+    expected = torch.stack([torch.full((32,), 1 / 32), torch.eye(32)[0]])
+    torch.testing.assert_close(ensemble.constants, expected, atol=1e-15, rtol=0)
+
+
+def test_a_name_given_to_another_gate_is_looked_at_anew(monkeypatch):
+    space = [Candidate(2, False, ("ring",), (("mine", "mine"),))]
+    monkeypatch.setitem(ROTATIONS, "mine", ROTATIONS["identity"])
+    assert CircuitEnsemble(space).constants.shape == (1, 4)
+    monkeypatch.setitem(ROTATIONS, "mine", ROTATIONS["ry"])
+    assert CircuitEnsemble(space).constants.shape == (0, 4)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_discretize_takes_the_angles_along(share):
+    ensemble = scattered(paper_space(3, 2), share_theta=share)
+    ensemble.alpha["circuit"].data[7] = 9.0
+    discrete = ensemble.discretize()
+    assert discrete.architecture() == ensemble.architecture() == list(paper_space(3, 2))[7]
+    theta = ensemble.theta if share else ensemble.theta[7]
+    assert torch.equal(discrete.theta, theta)
+    with torch.no_grad():
+        discrete.theta.zero_()
+    assert theta.any()
+
+
+def test_weights_and_angles_start_as_described():
+    def build(**options):
+        seed = torch.Generator().manual_seed(1)
+        return CircuitEnsemble(paper_space(4, 30), generator=seed, **options)
+
+    soft, raw, own = build(), build(weights="raw"), build(share_theta=False)
+    torch.testing.assert_close(raw.alpha["circuit"], soft.alpha["circuit"] + 1 / 12)
+    assert 0.003 < soft.alpha["circuit"].std() < 0.03
+    assert soft.theta.shape == (30, 4)
+    assert own.theta.shape == (12, 30, 4)
+    for circuit in (soft, own):
+        assert -math.pi <= circuit.theta.min() < -3
+        assert 3 < circuit.theta.max() < math.pi
+
+
+def test_entropy_of_raw_weights_counts_their_sizes():
+    ensemble = CircuitEnsemble(paper_space(2, 2), weights="raw")
+    ensemble.alpha["circuit"].data = torch.tensor([0.5, -1.0, 0.5, *[0.0] * 9])
+    assert ensemble.entropy().item() == pytest.approx(1.5 * math.log(2) / math.log(12))
+    soft = scattered(paper_space(2, 2), temperature=0.5)
+    p = (2 * soft.alpha["circuit"].detach()).softmax(-1)
+    assert soft.entropy().item() == pytest.approx((-(p * p.log()).sum() / math.log(12)).item())
+    assert CircuitEnsemble(list(paper_space(2, 2))[1:2]).entropy() == 0
+
+
+def test_lists_and_json_will_do():
+    written = {"n_qubits": 2, "hadamard": True, "entanglers": ["ring"], "rotations": [["ry", "rx"]]}
+    one = Candidate(**written)
+    assert hash(one) == hash(Candidate(2, True, ("ring",), (("ry", "rx"),)))
+    assert CircuitEnsemble([one, one.to_json()]).candidates == (one, one)
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "message"),
+    [
+        ([], {}, "must share one number of qubits and of layers"),
+        ([*paper_space(2, 2), *paper_space(3, 2)], {}, r"got \[\(2, 2\), \(3, 2\)\]"),
+        ([*paper_space(2, 2), *paper_space(2, 3)], {}, r"got \[\(2, 2\), \(2, 3\)\]"),
+        ([1, 2], {}, "a SearchSpace or a list of candidates"),
+        (["{}"], {}, "describes no circuit"),
+        ([Candidate(2, True, ("ring",), (("u3", "ry"),))], {}, "rotation must be one of"),
+        (paper_space(2, 2), {"weights": "mean"}, "'softmax' or 'raw', got 'mean'"),
+        (paper_space(2, 2), {"weights": "raw", "sampling": "gumbel"}, "cannot be sampled"),
+        (paper_space(2, 2), {"sampling": "best"}, "sampling must be"),
+        (paper_space(2, 2), {"temperature": -1}, "temperature must be"),
+        (paper_space(45, 2), {}, "45 qubits and 24 layers need about"),
+    ],
+)
+def test_bad_ensembles_are_refused(space, arguments, message):
+    with pytest.raises(CircuitError, match=message):
+        CircuitEnsemble(space, **arguments)
+
+
+@pytest.mark.parametrize("weights", ["softmax", "raw"])
+def test_weights_that_are_not_finite_are_refused(weights):
+    ensemble = CircuitEnsemble(paper_space(2, 2), weights=weights)
+    ensemble.alpha["circuit"].data[3] = math.nan
+    with pytest.raises(CircuitError, match=r"alpha\['circuit'\] / temperature are not finite"):
+        ensemble()
