@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,46 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from .circuits import FixedCircuit
+from .circuits import Candidate, FixedCircuit
+from .ensemble import CircuitEnsemble
 from .errors import CheckpointError
-from .generator import GeneratedNetwork, tensors_to_write
-from .mapping import CHANNELS, AffineMapping, MLPMapping
+from .generator import GeneratedNetwork
+from .mapping import CHANNELS, AffineChunkMapping, AffineMapping, MLPMapping
+from .relaxed_circuit import RelaxedCircuit
+from .target import tensors_to_write
 
 SCHEMA = 1
 _KEY = "qtdqas_lite"
-# The circuits that a checkpoint may name. A reader's own is passed to load() instead.
-CIRCUITS: dict[str, type[nn.Module]] = {"FixedCircuit": FixedCircuit}
+# The circuits that a checkpoint may name. Each has angles ``theta`` of shape
+# (..., n_layers, n_qubits), and a configuration() with the arguments that build it again, as plain
+# JSON values. A reader's own is passed to load() instead.
+CIRCUITS: dict[str, type[nn.Module]] = {
+    circuit.__name__: circuit for circuit in (FixedCircuit, RelaxedCircuit, CircuitEnsemble)
+}
+# What the header of a saved network has to hold besides.
+_NETWORK: dict[str, type] = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict}
+_NETWORK |= {"trained": list, "training": bool, "sample": list}
+# What goes wrong when a network is built from a header and tensors that do not belong together.
+_MISFITS = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
 
 
 def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
-    """Write a network to a file; an older file stays whole until the new one is complete."""
+    """Write a network to a file; see :meth:`GeneratedNetwork.save`."""
     circuit: dict[str, Any] = {"kind": "custom"}
     if type(net.circuit) in CIRCUITS.values():
-        circuit = {"kind": type(net.circuit).__name__, **net.circuit.architecture()}  # type: ignore[operator]
-    mapping: dict[str, Any] = {"kind": "custom"}
-    if type(net.mapping) is AffineMapping:
-        mapping = {"kind": "affine"}
-    elif type(net.mapping) is MLPMapping:
-        mapping = {"kind": "mlp"}
+        circuit = {"kind": type(net.circuit).__name__, **net.circuit.configuration()}  # type: ignore[operator]
+    mappings = {AffineMapping: "affine", AffineChunkMapping: "affine", MLPMapping: "mlp"}
     header = {
-        "schema": SCHEMA,
         "circuit": circuit,
-        "mapping": mapping,
+        "mapping": {"kind": mappings.get(type(net.mapping), "custom")},
         "channel": net.channel if isinstance(net.channel, str) else "custom",
+        "weights_per_state": net.weights_per_state,
         "shapes": {name: list(shape) for name, shape in net.shapes.items()},
         "trained": [name for name, p in net.named_parameters() if p.requires_grad],
         "training": net.training,
         "sample": _sample(net),
     }
-    # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
-    tensors = {name: value.clone().contiguous() for name, value in net.state_dict().items()}
-    path = Path(path).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to save into")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(to_bytes(tensors, metadata={_KEY: json.dumps(header)}))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, "network", header, net.state_dict())
 
 
 def load(
@@ -67,7 +65,7 @@ def load(
     channel: Callable[[Tensor], Tensor] | None = None,
 ) -> GeneratedNetwork:
     """Read a network from a file; see :meth:`GeneratedNetwork.load`."""
-    header, tensors = _read(Path(path))
+    header, tensors = read_file(path, "network", _NETWORK)
     shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
     saved_shapes = header["shapes"]
     if list(shapes.items()) != list(saved_shapes.items()):
@@ -81,19 +79,18 @@ def load(
         )
     try:
         if circuit is None:
-            saved = dict(header["circuit"])
-            kind = saved.pop("kind")
-            if kind not in CIRCUITS:
-                raise CheckpointError(f"{path} holds a circuit of your own: pass circuit=...")
-            # Before anything of that size is built: the numbers that are there are the measure.
-            if list(tensors["circuit.theta"].shape) != [saved["n_layers"], saved["n_qubits"]]:
-                raise CheckpointError(f"{path} has angles of another shape than its circuit")
-            circuit = CIRCUITS[kind](**saved)
+            circuit = _circuit(header["circuit"], tensors, path)
         if mapping is None:
             mapping = _mapping(header["mapping"], tensors, int(circuit.n_qubits), path)  # type: ignore[arg-type]
         if channel is None and header["channel"] not in CHANNELS:
             raise CheckpointError(f"{path} holds a channel of your own: pass channel=...")
-        net = GeneratedNetwork(target, circuit, mapping, channel=channel or header["channel"])
+        net = GeneratedNetwork(
+            target,
+            circuit,
+            mapping,
+            channel=channel or header["channel"],
+            weights_per_state=header.get("weights_per_state", 1),
+        )
         for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
             if name in tensors and tensors[name].is_floating_point():
                 tensor.data = tensor.data.to(tensors[name].dtype)
@@ -104,19 +101,15 @@ def load(
         net.train(header["training"])
         # What the file says that it writes tells a wrong circuit, mapping or channel, or a flipped
         # bit, from the right one. Numbers that are not finite are refused here as well.
-        sample, saved_sample = _sample(net), header["sample"]
+        same = _agree(_sample(net), header["sample"])
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except _MISFITS as error:
         raise CheckpointError(
             f"{path} does not fit its own description, or the circuit or mapping that was passed: "
             f"{error}"
         ) from error
-    if (
-        sample
-        and saved_sample
-        and not torch.tensor(sample).allclose(torch.tensor(saved_sample), rtol=1e-2, atol=1e-6)
-    ):
+    if not same:
         raise CheckpointError(
             f"{path} would give other weights than those saved: a circuit, mapping or channel "
             f"that was passed is another one, or the file is damaged"
@@ -126,24 +119,105 @@ def load(
 
 def _sample(net: GeneratedNetwork) -> list[float]:
     """Give the mean size of every tensor that the network writes; nothing if that is random."""
-    with torch.no_grad():
+    devices = [net.bits.device] if net.bits.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices):  # saving must not change what follows
         one, two = ([w.double().abs().mean().item() for w in net._write().values()] for _ in "12")
     return one if one == two else []
+
+
+def _agree(sample: list[float], saved: list[float]) -> bool:
+    if not sample or not saved:  # random, now or then
+        return True
+    pair = torch.tensor(sample), torch.tensor(saved)
+    return len(sample) == len(saved) and torch.allclose(*pair, rtol=1e-2, atol=1e-6)
+
+
+def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | PathLike[str]) -> Any:
+    arguments = dict(saved)
+    kind = arguments.pop("kind")
+    if kind not in CIRCUITS:
+        raise CheckpointError(f"{path} holds a circuit of your own: pass circuit=...")
+    # Before anything of that size is built: the numbers that are there are the measure.
+    theta = tensors["circuit.theta"]
+    candidates = [Candidate.from_json(text) for text in saved.get("space", ())]
+    sizes = {(candidate.n_layers, candidate.n_qubits) for candidate in candidates}
+    sizes = sizes or {(saved["n_layers"], saved["n_qubits"])}
+    if not theta.numel() or sizes != {tuple(theta.shape[-2:])}:
+        raise CheckpointError(f"{path} has angles of another shape than its circuit")
+    return CIRCUITS[kind](**arguments)
 
 
 def _mapping(
     saved: dict[str, Any], tensors: dict[str, Tensor], n_qubits: int, path: str | PathLike[str]
 ) -> nn.Module:
+    # The tensors say how many outputs there are: the header could name any number.
     if saved["kind"] == "affine":
-        return AffineMapping(n_qubits)
+        bias = tensors["mapping.bias"]
+        return AffineChunkMapping(n_qubits, len(bias)) if bias.dim() else AffineMapping(n_qubits)
     if saved["kind"] == "mlp":
-        return MLPMapping(n_qubits, hidden=len(tensors["mapping.hidden_layer.bias"]))
+        hidden = len(tensors["mapping.hidden_layer.bias"])
+        return MLPMapping(n_qubits, hidden, n_outputs=len(tensors["mapping.output_layer.bias"]))
     raise CheckpointError(f"{path} holds a mapping of your own: pass mapping=...")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with path.open("rb") as file:  # a missing file is the caller's FileNotFoundError
-        start = file.read(8)
+def write_file(
+    path: str | PathLike[str], kind: str, header: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write tensors, and a header of plain JSON values, to one file.
+
+    Args:
+        path: The file. What it held before stays whole until the new contents are complete.
+        kind: What the file holds, such as ``"network"``; :func:`read_file` compares it.
+        header: What the tensors do not say, without the names ``schema`` and ``kind``.
+        tensors: By name, on any device. They may share memory.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        CheckpointError: if there is something else than tensors.
+    """
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):  # a module's extra state can be anything
+            raise CheckpointError(f"{name} is of type {type(value).__name__}, and only tensors fit")
+    # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
+    clones = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    text = json.dumps({"schema": SCHEMA, "kind": kind, **header})
+    write_atomically(path, to_bytes(clones, metadata={_KEY: text}))
+
+
+def write_atomically(path: str | PathLike[str], data: bytes) -> None:
+    """Write a file so that at any time it holds the old bytes or the new ones, and never a part."""
+    path = Path(path).resolve()  # a link stays a link
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to save into")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_file(
+    path: str | PathLike[str], kind: str, types: Mapping[str, type] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`write_file` wrote. Nothing in the file is executed.
+
+    Args:
+        path: The file.
+        kind: What it has to hold.
+        types: What the header has to hold, and of which type.
+
+    Returns:
+        The header and the tensors. Both can be anything of these types: check what they say before
+        something is built from it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is a pickle, is damaged, or is of another origin, schema or
+            kind.
+    """
+    with Path(path).open("rb") as opened:  # a missing file is the caller's FileNotFoundError
+        start = opened.read(8)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -153,7 +227,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if start[:2] == b"PK" or (start[:1] == b"\x80" and start[2:] != bytes(6)):
             raise CheckpointError(
                 f"{path} is a pickle (torch.save writes those), which could run any code when "
-                f"opened; only files written by GeneratedNetwork.save are read"
+                f"opened; only files that this package has written are read"
             ) from error
         raise CheckpointError(
             f"{path} is damaged or is not a safetensors file ({error}); restore it from a copy"
@@ -162,14 +236,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(metadata[_KEY])
         schema = header["schema"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise CheckpointError(f"{path} was not written by GeneratedNetwork.save") from None
+        raise CheckpointError(f"{path} was not written by this package") from None
     if type(schema) is not int or schema != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
             f"version of qtdqas-lite that wrote it"
         )
-    kinds: dict[str, type] = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict}
-    kinds |= {"trained": list, "training": bool, "sample": list}
-    if any(type(header.get(key)) is not kind for key, kind in kinds.items()):
+    found = header.get("kind", "network")  # the first files held nothing else, and did not say so
+    if found != kind:
+        raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed here")
+    if any(type(header.get(key)) is not wanted for key, wanted in (types or {}).items()):
         raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
     return header, tensors

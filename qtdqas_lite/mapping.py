@@ -37,6 +37,25 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def check_n_outputs(n_outputs: int) -> int:
+    """Return ``n_outputs``; raise :class:`TargetError` unless it is a whole number >= 1."""
+    if not isinstance(n_outputs, int) or n_outputs < 1:
+        raise TargetError(
+            f"weights_per_state, the mapping's n_outputs, must be a whole number of at least 1, "
+            f"got {n_outputs!r}"
+        )
+    return n_outputs
+
+
+def channel_function(channel: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the function of a channel's name, or the function itself."""
+    if callable(channel):
+        return channel
+    if channel not in list(CHANNELS):
+        raise TargetError(f"channel must be one of {list(CHANNELS)}, got {channel!r}")
+    return CHANNELS[channel]
+
+
 class AffineMapping(nn.Module):
     """One affine map from the bits and the channel of a basis state to a number.
 
@@ -60,16 +79,51 @@ class AffineMapping(nn.Module):
         return bits @ self.bit_coefficients + self.channel_coefficient * channel + self.bias
 
 
-class MLPMapping(nn.Module):
-    """A small network with one hidden tanh layer, from bits and channel to a number.
+class AffineChunkMapping(nn.Module):
+    """An affine map for each number of a chunk: one basis state yields several numbers.
 
-    It has (n_qubits + 3) * hidden + 1 trained numbers. Unlike a stack of linear layers without
-    activations, it is more than an affine map. Each hidden unit is centred over the weights: its
-    mean would move all weights of the target at once, until every ReLU there is dead.
+    Each of them is an :class:`AffineMapping` with coefficients of its own, (n + 2) * n_outputs
+    trained numbers in all. Numbers of one chunk start close to each other, since only their bit
+    coefficients differ; training tells them apart. The chunks are those of quantum parameter
+    adaptation (Liu et al., 2025).
+
+    Attributes:
+        bit_coefficients: Shape (n_qubits, n_outputs), drawn from N(0, 0.1**2 / n_qubits).
+        channel_coefficients: Shape (n_outputs,), start at 1.
+        bias: Shape (n_outputs,), starts at 0.
     """
 
     def __init__(
-        self, n_qubits: int, hidden: int = 8, generator: torch.Generator | None = None
+        self, n_qubits: int, n_outputs: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        shape = check_n_qubits(n_qubits), check_n_outputs(n_outputs)
+        draw = torch.randn(shape, generator=generator)
+        self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
+        self.channel_coefficients = nn.Parameter(torch.ones(n_outputs))
+        self.bias = nn.Parameter(torch.zeros(n_outputs))
+
+    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
+        """Map bits (rows, n_qubits) and channel (rows,) to numbers (rows, n_outputs)."""
+        by_channel = channel[:, None] * self.channel_coefficients
+        return bits @ self.bit_coefficients + by_channel + self.bias
+
+
+class MLPMapping(nn.Module):
+    """A small network with one hidden tanh layer, from bits and channel to one or more numbers.
+
+    It has (n_qubits + 2 + n_outputs) * hidden + n_outputs trained numbers. Unlike a stack of linear
+    layers without activations, it is more than an affine map. Each hidden unit is centred over the
+    basis states: its mean would move all weights of the target at once, until every ReLU there is
+    dead.
+    """
+
+    def __init__(
+        self,
+        n_qubits: int,
+        hidden: int = 8,
+        generator: torch.Generator | None = None,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__()
         if hidden < 1:
@@ -77,15 +131,34 @@ class MLPMapping(nn.Module):
         # skip_init: the layers' own initialisers would draw from the global generator.
         n_inputs = check_n_qubits(n_qubits) + 1
         self.hidden_layer = nn.utils.skip_init(nn.Linear, n_inputs, hidden)  # type: ignore[no-untyped-call]
-        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, 1)  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, check_n_outputs(n_outputs))  # type: ignore[no-untyped-call]
         nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
         nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
         nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
         nn.init.zeros_(self.output_layer.bias)
 
     def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
+        """Map bits (rows, n_qubits) and channel (rows,) to numbers.
+
+        Returns:
+            Shape (rows,) with one output, (rows, n_outputs) with more.
+        """
         features = torch.cat([bits, channel[:, None]], dim=1)
         units = torch.tanh(self.hidden_layer(features))
         numbers: Tensor = self.output_layer(units - units.mean(0))
-        return numbers[:, 0]
+        return numbers[:, 0] if numbers.shape[1] == 1 else numbers
+
+
+def make_mapping(
+    mapping: str | nn.Module, n_qubits: int, n_outputs: int, generator: torch.Generator | None
+) -> nn.Module:
+    """Return the mapping of a name, newly drawn, or the module itself."""
+    if isinstance(mapping, nn.Module):
+        return mapping
+    if mapping == "mlp":
+        return MLPMapping(n_qubits, generator=generator, n_outputs=n_outputs)
+    if mapping != "affine":
+        raise TargetError(f"mapping must be 'affine', 'mlp' or a module, got {mapping!r}")
+    if n_outputs == 1:
+        return AffineMapping(n_qubits, generator)
+    return AffineChunkMapping(n_qubits, n_outputs, generator)

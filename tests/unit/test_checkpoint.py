@@ -8,26 +8,34 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_generator import TARGETS, mlp, output, wrap
+from test_targets import TARGETS, mlp, output, wrap
 from torch import nn
 
 from qtdqas_lite import (
     AffineMapping,
     CheckpointError,
+    CircuitEnsemble,
     FixedCircuit,
     GeneratedNetwork,
     MLPMapping,
+    RelaxedCircuit,
+    basis_bits,
+    paper_space,
 )
+from qtdqas_lite.checkpoint import CIRCUITS, read_file, write_file
+from qtdqas_lite.mapping import AffineChunkMapping
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("mapping", ["affine", "mlp"])
-def test_loading_restores_the_network_bitwise(name, mapping, tmp_path):
+@pytest.mark.parametrize("weights_per_state", [1, 3])
+def test_loading_restores_the_network_bitwise(name, mapping, weights_per_state, tmp_path):
     make, x = TARGETS[name]
-    net = wrap(make(), mapping=mapping)
+    net = wrap(make(), mapping=mapping, weights_per_state=weights_per_state)
     net(x)  # moves the running statistics of a batch norm
     net.save(tmp_path / "net.safetensors")
     again = GeneratedNetwork.load(tmp_path / "net.safetensors", make())
+    assert again.weights_per_state == weights_per_state
     assert torch.equal(output(again.eval(), x), output(net.eval(), x))
     assert again.budget() == net.budget()
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
@@ -101,6 +109,90 @@ def test_a_readers_own_parts_are_passed_in(tmp_path):
             GeneratedNetwork.load(tmp_path / "net", mlp(), **fewer)
 
 
+def test_a_readers_own_chunks_are_passed_in(tmp_path):
+    class Own(AffineChunkMapping):
+        pass
+
+    net = wrap(mlp(), mapping=Own(4, 3), weights_per_state=3)
+    net.save(tmp_path / "net")
+    again = GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Own(4, 3))
+    assert torch.equal(again.weights()["0.weight"], net.weights()["0.weight"])
+    with pytest.raises(CheckpointError, match=r"shape \(15, 3\)"):
+        GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Own(4, 4))
+
+
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        FixedCircuit(6, 3, hadamard=False, entangler="chain", rotation="rx"),
+        FixedCircuit(6, 2, entangler=["ring", "chain"], rotation=["ry", ["rx", "ry", "rz"] * 2]),
+        RelaxedCircuit(6, 2, sharing="qubit", separate_angles=True, temperature=0.5),
+        RelaxedCircuit(6, 2, rotations=("ry", "rz"), entanglers=("ring",), sampling="gumbel"),
+        CircuitEnsemble(paper_space(6, 2)),
+        CircuitEnsemble(list(paper_space(6, 2))[:3], share_theta=False, weights="raw"),
+    ],
+)
+def test_the_choices_of_a_circuit_survive(circuit, tmp_path):
+    net = GeneratedNetwork(mlp(), circuit)
+    net.save(tmp_path / "net")
+    again = GeneratedNetwork.load(tmp_path / "net", mlp())
+    assert type(again.circuit) is type(circuit)
+    assert again.circuit.configuration() == circuit.configuration()
+    assert again.budget() == net.budget()
+    net.eval()
+    for name, weight in again.eval().weights().items():
+        assert torch.equal(weight, net.weights()[name])
+
+
+def test_candidates_of_another_size_than_their_angles_are_refused(tmp_path):
+    path = tmp_path / "net"
+    GeneratedNetwork(mlp(), CircuitEnsemble(paper_space(6, 2))).save(path)
+    header, tensors = read_file(path, "network")
+    for space in (paper_space(20, 2), paper_space(6, 3), [*paper_space(6, 2), *paper_space(20, 2)]):
+        header["circuit"]["space"] = [candidate.to_json() for candidate in space]
+        write_file(path, "network", {**header}, tensors)
+        with pytest.raises(CheckpointError, match="another shape"):
+            GeneratedNetwork.load(path, mlp())
+    for space in (["{}"], [7], 7, "{}"):
+        header["circuit"]["space"] = space
+        write_file(path, "network", {**header}, tensors)
+        with pytest.raises(CheckpointError, match="own description"):
+            GeneratedNetwork.load(path, mlp())
+
+
+class Wider(nn.Module):
+    """A circuit of the package, as others may come: its angles have one more dimension."""
+
+    def __init__(self, n_qubits, n_layers, *, turn=0.0):
+        super().__init__()
+        self.n_qubits, self.n_layers, self.turn = n_qubits, n_layers, turn
+        self.theta = nn.Parameter(torch.randn(1, n_layers, n_qubits))
+
+    def forward(self):
+        return torch.softmax(basis_bits(self.n_qubits) @ self.theta[0].sum(0).add(self.turn), 0)
+
+    def configuration(self):
+        return {"n_qubits": self.n_qubits, "n_layers": self.n_layers, "turn": self.turn}
+
+
+def test_other_circuits_of_the_package_are_built_by_their_configuration(tmp_path, monkeypatch):
+    monkeypatch.setitem(CIRCUITS, "Wider", Wider)
+    net = GeneratedNetwork(mlp(), Wider(6, 3, turn=0.5))
+    path = tmp_path / "net"
+    net.save(path)
+    again = GeneratedNetwork.load(path, mlp())
+    assert type(again.circuit) is Wider
+    assert torch.equal(again.weights()["0.weight"], net.weights()["0.weight"])
+    big = {"kind": "Wider", "n_qubits": 6, "n_layers": 10**7}
+    tensors = load_file(path)
+    for shape in ((0, 10**7, 6), (3, 6), ()):  # no number claims any size
+        header, _ = read_file(path, "network")
+        hostile = {**tensors, "circuit.theta": torch.zeros(shape)}
+        write_file(tmp_path / "big", "network", {**header, "circuit": big}, hostile)
+        with pytest.raises(CheckpointError, match="another shape"):
+            GeneratedNetwork.load(tmp_path / "big", mlp())
+
+
 class Reordered(nn.Module):
     """The parameters of ``mlp()`` under the same names, in another order."""
 
@@ -108,6 +200,54 @@ class Reordered(nn.Module):
         super().__init__()
         for position in ("2", "0"):
             self.add_module(position, mlp()[int(position)])
+
+
+def test_the_first_files_can_still_be_read(saved):
+    # They held networks only, one weight for each basis state, and did not say so.
+    net = GeneratedNetwork.load(saved, mlp())
+    with safe_open(saved, framework="pt") as file:
+        header = json.loads(file.metadata()["qtdqas_lite"])
+    assert header.pop("kind") == "network"
+    assert header.pop("weights_per_state") == 1
+    assert header["schema"] == 1
+    assert header["mapping"] == {"kind": "affine"}
+    plain = {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2}
+    header["circuit"] = plain | {"hadamard": True, "entangler": "ring", "rotation": "ry"}
+    save_file(load_file(saved), saved, metadata={"qtdqas_lite": json.dumps(header)})
+    again = GeneratedNetwork.load(saved, mlp())
+    for name, weight in net.weights().items():
+        assert torch.equal(weight, again.weights()[name])
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "state"
+    one = torch.arange(6.0).view(2, 3)
+    tensors = {
+        "one": one,
+        "same": one,
+        "turned": one.T,
+        "trained": nn.Parameter(one),
+        "none": one[:0],
+    }
+    write_file(path, "training", {"step": 3}, tensors)
+    header, found = read_file(path, "training", {"step": int})
+    assert header == {"schema": 1, "kind": "training", "step": 3}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+    with pytest.raises(CheckpointError, match="holds a training, and a network is needed"):
+        GeneratedNetwork.load(path, mlp())
+    for types in ({"step": bool}, {"seed": int}):
+        with pytest.raises(CheckpointError, match="damaged header"):
+            read_file(path, "training", types)
+    with pytest.raises(CheckpointError, match="extra is of type dict"):
+        write_file(path, "training", {}, {"extra": {}})
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_network_is_not_taken_for_something_else(saved):
+    with pytest.raises(CheckpointError, match="holds a network, and a training is needed"):
+        read_file(saved, "training")
 
 
 @pytest.fixture
@@ -180,6 +320,20 @@ def test_a_foreign_schema_is_refused(schema, saved):
         {"shapes": {}},
         {"channel": ["log"]},
         {"shapes": None},
+        {"weights_per_state": 2},
+        {"weights_per_state": 0},
+        {"weights_per_state": 10**12},
+        {"weights_per_state": None},
+        {"circuit": {"kind": ["FixedCircuit"], "n_qubits": 6, "n_layers": 2}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "entangler": [[]] * 2}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "rotation": 7}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "generator": 7}},
+        {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "shots": 7}},
+        {"sample": [1.0]},
+        {"sample": ["a", "b", "c", "d"]},
+        {"sample": [[1.0], [2.0, 3.0]]},
+        {"kind": "training"},
+        {"kind": ["network"]},
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(changes, saved):
@@ -308,5 +462,7 @@ def test_a_mapping_that_is_random_can_be_saved(tmp_path):
         def forward(self, bits, channel):
             return nn.functional.dropout(super().forward(bits, channel), training=self.training)
 
-    GeneratedNetwork(mlp(), FixedCircuit(6, 2), Noisy(6)).save(tmp_path / "net")
+    net, before = GeneratedNetwork(mlp(), FixedCircuit(6, 2), Noisy(6)), torch.get_rng_state()
+    net.save(tmp_path / "net")
+    assert torch.equal(torch.get_rng_state(), before)  # what is drawn next is what would have been
     GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Noisy(6))

@@ -1,0 +1,58 @@
+"""What is trained against what is shipped (chapter 03)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is trained against what is shipped.
+
+    Attributes:
+        angles: Trained angles of the circuit.
+        architecture: Trained numbers that choose the architecture.
+        mapping: Trained numbers of the mapping.
+        total: Everything that is trained.
+        target: The weights that are written, M.
+        ratio: Weights written per trained number, target / total (infinite if nothing is trained).
+    """
+
+    angles: int
+    architecture: int
+    mapping: int
+    total: int
+    target: int
+    ratio: float
+
+    def __str__(self) -> str:
+        rows = [
+            ("angles of the circuit", self.angles),
+            ("architecture", self.architecture),
+            ("mapping", self.mapping),
+            ("trained in all", self.total),
+            ("weights written", self.target),
+        ]
+        lines = [f"{name:<24}{count:>10,}" for name, count in rows]
+        return "\n".join([*lines, f"{'weights per trained':<24}{self.ratio:>10.1f}"])
+
+
+def count_budget(network: nn.Module, circuit: nn.Module, n_weights: int) -> Budget:
+    """Count every parameter of ``network`` that requires a gradient; ``circuit`` is a part of it.
+
+    A circuit names the parameters that choose its architecture in an attribute
+    ``architecture_parameters``; its others are angles.
+    """
+    chooses = set(getattr(circuit, "architecture_parameters", ()))
+    angles = architecture = 0
+    for name, parameter in circuit.named_parameters():
+        if parameter.requires_grad and name in chooses:
+            architecture += parameter.numel()
+        elif parameter.requires_grad:
+            angles += parameter.numel()
+    total = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    ratio = n_weights / total if total else math.inf
+    return Budget(angles, architecture, total - angles - architecture, total, n_weights, ratio)
