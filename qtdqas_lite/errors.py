@@ -19,3 +19,7 @@ class TargetError(QuantumTrainError, ValueError):
 
 class CheckpointError(QuantumTrainError, ValueError):
     """A file that is not a checkpoint of this package, or not of this network."""
+
+
+class SearchError(QuantumTrainError, ValueError):
+    """A search that cannot be run as asked."""
