@@ -1,0 +1,209 @@
+"""Ways to choose an architecture without sharing angles between architectures (chapters 04, 06)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .architect import check_positive
+from .circuits import Candidate
+from .criterion import angle_score
+from .errors import SearchError
+from .relaxed_circuit import RelaxedCircuit
+from .search_space import SearchSpace
+
+Strategy = Literal[
+    "random", "successive-halving", "score", "score-then-train", "score-ascent", "relaxed-score"
+]
+Train = Callable[[Candidate, int, int], float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a candidate, for how many steps, with which seed, to which validation loss."""
+
+    candidate: Candidate
+    steps: int
+    seed: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy chose, and what that cost.
+
+    Attributes:
+        candidate: The chosen architecture.
+        trials: All trainings, in their order; empty if the strategy trains nothing.
+        scores: The score of each candidate that was scored, in their order.
+        spent: The cost, in training steps; a score costs ``score_cost`` of them.
+    """
+
+    candidate: Candidate
+    trials: tuple[Trial, ...]
+    scores: tuple[tuple[Candidate, float], ...]
+    spent: float
+
+
+def select(
+    space: SearchSpace | Iterable[Candidate],
+    train: Train | None,
+    *,
+    strategy: Strategy,
+    budget: int,
+    steps: int,
+    score_cost: float = 1.0,
+    n_scored: int = 48,
+    generator: torch.Generator | None = None,
+) -> Selection:
+    """Choose an architecture within a budget; every strategy is given the same.
+
+    - ``"random"`` trains budget / steps random candidates and takes the one with the lowest loss.
+    - ``"successive-halving"`` trains many for steps / 4, the better half of these anew for
+      steps / 2, and the better half of those for steps, at the same cost each time (Jamieson and
+      Talwalkar, arXiv 1502.07943).
+    - ``"score"`` takes the highest :func:`~qtdqas_lite.criterion.angle_score` of as many random
+      candidates as the budget pays for; nothing is trained.
+    - ``"score-then-train"`` scores ``n_scored`` random candidates, and trains the best of them for
+      ``steps`` each as long as the budget lasts.
+    - ``"score-ascent"`` ascends the expected score of a distribution over the space by the score
+      function (Williams 1992), and takes its likeliest architecture; nothing is trained.
+    - ``"relaxed-score"`` does so with the score's own gradient, through a relaxed circuit whose
+      forward passes are discrete (straight-through Gumbel); nothing is trained.
+
+    Args:
+        space: A search space; the first four also take a list of candidates.
+        train: Called with a candidate, a number of steps and a seed; trains it from random angles
+            and returns its validation loss. A loss that is not finite counts as the worst.
+        strategy: One of the above.
+        budget: How many training steps may be spent in all, at least 1.
+        steps: How many steps make a full training, at least 1.
+        score_cost: How many training steps a score costs, above 0: measure it.
+        n_scored: How many candidates ``"score-then-train"`` scores, at least 1.
+        generator: Where candidates, angles and seeds are drawn from; torch's global one by default.
+
+    Raises:
+        SearchError: if an argument is not as described, or the budget does not pay for one
+            training (or, where nothing is trained, for one score).
+    """
+    if strategy not in get_args(Strategy):
+        raise SearchError(f"strategy must be one of {list(get_args(Strategy))}, got {strategy!r}")
+    check_positive(budget=budget, steps=steps, score_cost=score_cost, n_scored=n_scored)
+    purse = _Purse(space, train, budget, score_cost, generator)
+    if strategy == "random":
+        trials = purse.train(purse.draw(budget // steps), steps)
+    elif strategy == "successive-halving":
+        trials = []
+        survivors = purse.draw(int(budget / 3 / max(1, steps // 4)))
+        for part in (4, 2, 1):
+            trials = purse.train(survivors, max(1, steps // part))
+            survivors = [t.candidate for t in trials[: max(1, len(trials) // 2)]]
+    elif strategy == "score-then-train":
+        ranked = purse.score(purse.draw(n_scored))
+        trials = purse.train(ranked[: int((budget - purse.spent) / steps)], steps)
+    elif strategy == "score":
+        return purse.selection(purse.score(purse.draw(int(budget / score_cost)))[0])
+    else:
+        return purse.selection(purse.ascend(strategy == "relaxed-score"))
+    return purse.selection(trials[0].candidate)
+
+
+class _Purse:
+    """Draws, trains and scores candidates, and counts what that costs."""
+
+    def __init__(
+        self,
+        space: SearchSpace | Iterable[Candidate],
+        train: Train | None,
+        budget: float,
+        score_cost: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.space = space if isinstance(space, SearchSpace) else list(space)
+        self.train_one, self.budget, self.score_cost = train, budget, score_cost
+        self.generator = generator
+        self.trials: list[Trial] = []
+        self.scores: list[tuple[Candidate, float]] = []
+
+    @property
+    def spent(self) -> float:
+        return sum(t.steps for t in self.trials) + self.score_cost * len(self.scores)
+
+    def selection(self, candidate: Candidate) -> Selection:
+        return Selection(candidate, tuple(self.trials), tuple(self.scores), self.spent)
+
+    def draw(self, count: int) -> list[Candidate]:
+        """Draw different candidates, no more than there are."""
+        if count < 1:
+            raise SearchError(f"the budget of {self.budget} steps does not pay for one candidate")
+        if isinstance(self.space, SearchSpace):
+            return self.space.sample(min(count, self.space.n_architectures), self.generator)
+        order = torch.randperm(len(self.space), generator=self.generator)[:count]
+        return [self.space[i] for i in order]
+
+    def train(self, candidates: list[Candidate], steps: int) -> list[Trial]:
+        """Train candidates; give their trials, the lowest loss first."""
+        if not candidates:
+            raise SearchError(f"the budget of {self.budget} steps does not pay for one training")
+        if self.train_one is None:
+            raise SearchError("this strategy trains candidates: pass train")
+        trials = []
+        for candidate in candidates:
+            seed = int(torch.randint(2**31, (), generator=self.generator))
+            trials.append(Trial(candidate, steps, seed, self.train_one(candidate, steps, seed)))
+        self.trials += trials
+        return sorted(trials, key=lambda t: t.loss if t.loss == t.loss else float("inf"))
+
+    def score(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Score candidates at random angles; give them back, the highest score first."""
+        found = []
+        for candidate in candidates:
+            circuit = candidate.circuit(generator=self.generator).double()
+            score = angle_score(circuit.layers, circuit.theta.detach()).item()
+            found.append((candidate, score))
+        self.scores += found
+        return [candidate for candidate, _ in sorted(found, key=lambda pair: -pair[1])]
+
+    def ascend(self, through_relaxation: bool) -> Candidate:
+        """Ascend the expected score; every evaluation draws an architecture and new angles."""
+        space = self.space
+        if not isinstance(space, SearchSpace):
+            raise SearchError("this strategy needs a SearchSpace, not a list of candidates")
+        circuit = RelaxedCircuit(
+            space.n_qubits,
+            space.n_layers,
+            rotations=space.rotations,
+            entanglers=space.entanglers,
+            hadamards=space.hadamards,
+            sharing=space.sharing,
+            sampling="straight-through" if through_relaxation else "score-function",
+            generator=self.generator,
+        ).double()
+        if not list(circuit.alpha.values()) or self.budget < self.score_cost:
+            raise SearchError("there is nothing to choose, or the budget does not pay for a score")
+        descent = torch.optim.Adam(circuit.alpha.values(), lr=0.1)
+        baseline: Tensor | None = None
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        with torch.random.fork_rng(devices=[]):  # the draws come from the global generator
+            torch.manual_seed(seed)
+            for _ in range(int(self.budget / self.score_cost)):
+                theta = torch.pi * (2 * torch.rand_like(circuit.theta) - 1)
+                mixture = circuit.mixture()
+                with torch.set_grad_enabled(through_relaxation):
+                    score = angle_score(partial(circuit.layers, mixture=mixture), theta)
+                if through_relaxation:
+                    gain = score
+                else:
+                    before = score if baseline is None else baseline
+                    baseline = 0.9 * before + 0.1 * score
+                    gain = (score - before) * circuit.log_probability
+                descent.zero_grad()
+                torch.autograd.backward(-gain)
+                descent.step()
+                self.scores.append((circuit.architecture(mixture), score.item()))
+        return circuit.architecture()

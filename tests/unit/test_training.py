@@ -1,0 +1,404 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from qtdqas_lite import (
+    CheckpointError,
+    CircuitEnsemble,
+    FixedCircuit,
+    GeneratedNetwork,
+    RelaxedCircuit,
+    SearchError,
+    fit,
+    paper_space,
+    search,
+)
+from qtdqas_lite.training import warm_up_and_cosine
+
+mse = nn.functional.mse_loss
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def data(count=40, seed=0, dtype=torch.float32):
+    x = torch.randn(count, 3, generator=seeded(seed), dtype=dtype)
+    return x, x @ torch.tensor([[1.0, -1.0], [0.5, 0.0], [-2.0, 1.0]], dtype=dtype) + 0.3
+
+
+def generated(sampling="softmax", dropout=0.0, double=False, **options):
+    torch.manual_seed(0)
+    target = nn.Sequential(nn.Dropout(dropout), nn.Linear(3, 2))
+    circuit = RelaxedCircuit(3, 2, sampling=sampling, generator=seeded(1), **options)
+    net = GeneratedNetwork(target, circuit, generator=seeded(2))
+    return net.double() if double else net
+
+
+def run(net, steps=12, **options):
+    defaults = {"loss": mse, "steps": steps, "batch_size": 16, "progress": False}
+    method = options.pop("method", None)
+    options = {**defaults, "generator": seeded(3), **options}
+    if method is None:
+        return fit(net, data(), data(20, 1), **options)
+    return search(net, data(), data(20, 1), method=method, **options)
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# --- What is learned
+
+
+def test_fit_finds_the_least_squares_solution():
+    x, y = data(60, dtype=torch.double)
+    y = y + 0.1 * torch.randn(y.shape, generator=seeded(5), dtype=torch.double)
+    net = nn.Linear(3, 2).double()
+    options = {"batch_size": 60, "steps": 1500, "learning_rate": 0.05, "progress": False}
+    fit(net, (x, y), loss=mse, **options)
+    ones = torch.cat([x, torch.ones(60, 1, dtype=torch.double)], 1)
+    solution = torch.linalg.lstsq(ones, y).solution
+    torch.testing.assert_close(net.weight.detach(), solution[:3].T, atol=1e-4, rtol=0)
+    torch.testing.assert_close(net.bias.detach(), solution[3], atol=1e-4, rtol=0)
+
+
+def losses(net, train, validation):
+    """The two losses as functions of everything else and of alpha, by name."""
+    names = [name for name, p in net.named_parameters() if p.requires_grad]
+    logits = [name for name in names if ".alpha." in name]
+    others = [name for name in names if name not in logits]
+
+    def on(pair, theta, alpha):
+        values = dict(zip(others + logits, [*theta, *alpha], strict=True))
+        return mse(functional_call(net, values, (pair[0],)), pair[1])
+
+    theta = [net.get_parameter(name).detach().clone() for name in others]
+    alpha = [net.get_parameter(name).detach().clone() for name in logits]
+    return (lambda t, a: on(train, t, a)), (lambda t, a: on(validation, t, a)), theta, alpha, logits
+
+
+@pytest.mark.parametrize("method", ["joint", "first-order", "second-order"])
+def test_the_first_step_moves_alpha_along_its_gradient(method):
+    net = generated(double=True)
+    train, validation = data(dtype=torch.double), data(20, 1, dtype=torch.double)
+    on_train, on_validation, theta, alpha, names = losses(net, train, validation)
+    before = copy.deepcopy(net)
+
+    def judged(change):
+        moved = [a + change * d for a, d in zip(alpha, direction, strict=True)]
+        if method == "joint":
+            return on_train(theta, moved).item()
+        ahead = theta
+        if method == "second-order":
+            leaves = [t.clone().requires_grad_() for t in theta]
+            slopes = torch.autograd.grad(on_train(leaves, moved), leaves)
+            ahead = [t - 0.7 * s for t, s in zip(theta, slopes, strict=True)]
+        return on_validation(ahead, moved).item()
+
+    search(
+        net,
+        train,
+        validation,
+        method=method,
+        architecture_learning_rate=0.01,
+        method_options={"learning_rate": 0.7} if method == "second-order" else None,
+        optimizer=torch.optim.SGD,
+        clip_norm=1e9,
+        loss=mse,
+        steps=1,
+        batch_size=1000,  # more than there are: all of them
+        progress=False,
+    )
+    moves = [net.get_parameter(n).detach() - before.get_parameter(n).detach() for n in names]
+    direction = [torch.randn_like(a) for a in alpha]
+    slope = (judged(1e-5) - judged(-1e-5)) / 2e-5
+    along = sum((m * d).sum() for m, d in zip(moves, direction, strict=True)).item()
+    assert along == pytest.approx(-0.01 * slope, rel=1e-6)
+    # The rest moved against the training loss alone, at the alpha that had moved before (or not).
+    rest = [n for n, p in net.named_parameters() if n not in names and p.requires_grad]
+    used = alpha if method == "joint" else [net.get_parameter(n).detach() for n in names]
+    leaves = [t.clone().requires_grad_() for t in theta]
+    slopes = torch.autograd.grad(on_train(leaves, used), leaves)
+    rate = 3e-2 * warm_up_and_cosine(0.5)
+    for name, t, s in zip(rest, theta, slopes, strict=True):
+        torch.testing.assert_close(net.get_parameter(name).detach(), t - rate * s)
+
+
+def test_score_function_gradient_is_unbiased():
+    net = generated("score-function", entanglers=("ring",), hadamards=(False,), double=True)
+    train = data(dtype=torch.double)
+    alpha = net.circuit.alpha["rotation"]
+    with torch.no_grad():
+        alpha.copy_(torch.tensor([[[0.3, -0.2, 0.5]]]))
+        net.eval()
+        values = []
+        for k in range(3):  # in eval mode the largest logit is taken
+            alpha.fill_(0)[0, 0, k] = 1
+            values.append(mse(net(train[0]), train[1]))
+        alpha.copy_(torch.tensor([[[0.3, -0.2, 0.5]]]))
+    net.train()
+    leaf = alpha.detach().flatten().clone().requires_grad_()
+    expected = torch.autograd.grad(torch.softmax(leaf, 0) @ torch.stack(values), leaf)[0]
+    moves = []
+    for seed in range(400):
+        copied = copy.deepcopy(net)
+        # Two steps: the first only sets the baseline, so that the second is not zero.
+        options = {"optimizer": torch.optim.SGD, "learning_rate": 1e-12, "loss": mse, "steps": 2}
+        search(
+            copied,
+            train,
+            train,
+            method="score-function",
+            architecture_learning_rate=1.0,
+            batch_size=1000,
+            progress=False,
+            generator=seeded(seed),
+            **options,
+        )
+        moves.append((alpha - copied.circuit.alpha["rotation"]).detach().flatten())
+    moves = torch.stack(moves)
+    error = (moves.mean(0) - expected) / (moves.std(0) / math.sqrt(len(moves)))
+    assert error.abs().max() < 4
+    assert (expected.abs() / moves.std(0) * math.sqrt(len(moves))).max() > 5  # it can tell
+
+
+# --- What repeats, and what is left alone
+
+KINDS = {
+    "fixed": lambda: GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2, generator=seeded(1))),
+    "dropout": lambda: generated(dropout=0.5),
+    "gumbel": lambda: generated("gumbel", sharing="qubit"),
+    "score-function": lambda: generated("score-function"),
+    "ensemble": lambda: GeneratedNetwork(
+        nn.Linear(3, 2), CircuitEnsemble(paper_space(3, 2), generator=seeded(1))
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("fixed", {}),
+        ("fixed", {"patience": 2, "evaluate_every": 2}),
+        ("fixed", {"optimizer": torch.optim.RMSprop}),
+        ("dropout", {"method": "joint", "temperature": (2.0, 0.5)}),
+        ("gumbel", {"method": "first-order"}),
+        ("score-function", {"method": "score-function"}),
+        ("ensemble", {"method": "second-order", "method_options": {"exact": False}}),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(kind, options, tmp_path):
+    def build():
+        torch.manual_seed(9)
+        return KINDS[kind]()
+
+    def interrupt(state):
+        if state.step == 8:
+            raise KeyboardInterrupt
+
+    whole, path = build(), tmp_path / "run.safetensors"
+    expected = run(whole, **options)
+    first = build()
+    ended = run(first, on_step=interrupt, checkpoint=path, checkpoint_every=5, **options)
+    assert ended.ended == "interrupted"
+    assert len(ended.history) == 8
+    second = build()
+    resumed = run(second, checkpoint=path, checkpoint_every=5, **options)
+    assert same(whole, second)
+    assert resumed.history == expected.history
+    assert not same(first, second)
+    # A finished run that is asked for again is read back.
+    third = build()
+    assert run(third, checkpoint=path, **options).history == expected.history
+    assert same(whole, third)
+
+
+def test_ctrl_c_keeps_what_was_learned():
+    def interrupt(state):
+        if state.step == 7:
+            raise KeyboardInterrupt
+
+    def stop(state):
+        state.stop = state.step == 7
+
+    one, two, start = generated(), generated(), generated()
+    assert run(one, on_step=interrupt).ended == "interrupted"
+    assert run(two, on_step=stop).ended == "stopped"
+    assert same(one, two)
+    assert not same(one, start)
+
+
+def test_runs_repeat_and_leave_the_global_generator_alone():
+    nets = [generated("gumbel", dropout=0.5) for _ in range(3)]
+    before = torch.random.get_rng_state()
+    for net, seed in zip(nets, (3, 3, 4), strict=True):
+        run(net, method="first-order", generator=seeded(seed))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same(nets[0], nets[1])
+    assert not same(nets[0], nets[2])
+    torch.manual_seed(11)
+    one = run(generated(), generator=None)
+    torch.manual_seed(11)
+    assert run(generated(), generator=None).history == one.history
+
+
+def test_history_is_a_tidy_table_and_the_schedules_are_what_they_say():
+    rates = []
+    net = generated()
+    ended = run(
+        net,
+        method="joint",
+        steps=40,
+        evaluate_every=10,
+        temperature=(4.0, 0.25),
+        on_step=lambda state: rates.append(state.learning_rate),
+    )
+    assert [row["step"] for row in ended.history] == list(range(1, 41))
+    assert {tuple(row) for row in ended.history} == {
+        ("step", "loss", "validation_loss", "learning_rate", "temperature", "entropy")
+    }
+    measured = [row["step"] for row in ended.history if row["validation_loss"] is not None]
+    assert measured == [10, 20, 30, 40]
+    assert rates[0] == pytest.approx(0.03 * 0.25)  # an eightieth of the run, in a warm-up of 5 %
+    assert rates[20] == pytest.approx(
+        0.03 * (1 + math.cos(math.pi * (20.5 / 40 - 0.05) / 0.95)) / 2
+    )
+    factors = [
+        b["temperature"] / a["temperature"]
+        for a, b in zip(ended.history, ended.history[1:], strict=False)
+    ]
+    assert factors == pytest.approx([(0.25 / 4) ** (1 / 40)] * 39)
+    assert ended.history[0]["temperature"] == pytest.approx(4 * (0.25 / 4) ** (1 / 80))
+    assert ended.architecture == net.circuit.architecture()
+    assert ended.net is net
+    assert ended.history[-1]["entropy"] == pytest.approx(net.circuit.entropy().item())
+
+
+def test_early_stop_goes_back_to_the_best(tmp_path):
+    train = data()
+    net = generated()
+    options = {"loss": mse, "steps": 300, "batch_size": 40, "evaluate_every": 1, "progress": False}
+    # What training learns makes the validation loss worse from some point on.
+    validation = train[0], -0.05 * train[1]
+    ended = fit(net, train, validation, patience=5, generator=seeded(0), **options)
+    assert ended.ended == "early"
+    measured = [row["validation_loss"] for row in ended.history]
+    assert measured.index(min(measured)) == len(measured) - 6
+    with torch.no_grad():
+        kept = copy.deepcopy(net.state_dict())
+    # Asked for again, an early end is read back too.
+    path = tmp_path / "run.safetensors"
+    for _ in range(2):
+        again = generated()
+        more = {**options, "checkpoint": path, "checkpoint_every": 7, "patience": 5}
+        resumed = fit(again, train, validation, generator=seeded(0), **more)
+        assert (resumed.ended, resumed.history) == ("early", ended.history)
+        assert all(torch.equal(v, kept[k]) for k, v in again.state_dict().items())
+    net.eval()
+    assert mse(net(validation[0]), validation[1]).item() == pytest.approx(min(measured), rel=1e-5)
+
+
+def test_frozen_logits_are_left_alone():
+    net = generated()
+    net.circuit.alpha["rotation"].requires_grad_(False)
+    before = {k: v.detach().clone() for k, v in net.circuit.alpha.items()}
+    run(net, method="first-order")
+    assert torch.equal(net.circuit.alpha["rotation"], before["rotation"])
+    assert not torch.equal(net.circuit.alpha["entangler"], before["entangler"])
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"patience": 0}, "patience"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"checkpoint_every": -1}, "checkpoint_every"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number above 0"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"method": "darts"}, "method must be one of .*'joint'"),
+        ({"method": "joint", "architecture_learning_rate": 0}, "learning_rate must be a finite"),
+        ({"method": "score-function"}, "needs and is needed by"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(SearchError, match=message):
+        run(generated(), **options)
+
+
+def test_bad_data_is_refused():
+    x, y = data()
+    for train, message in [
+        (x, "pair of tensors"),
+        ((x, y[:5]), "40 inputs and 5 labels"),
+        ((x[:0], y[:0]), "0 inputs"),
+    ]:
+        with pytest.raises(SearchError, match=message):
+            fit(nn.Linear(3, 2), train, progress=False)
+    with pytest.raises(SearchError, match="validation has"):
+        fit(nn.Linear(3, 2), (x, y), (x, y[1:]), progress=False)
+
+
+def test_nothing_to_train_or_to_search_is_refused():
+    with pytest.raises(SearchError, match="nothing to train"):
+        fit(nn.Flatten(), data(), progress=False)
+    fixed = GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2))
+    with pytest.raises(SearchError, match="no trainable logits"):
+        run(fixed, method="joint")
+    with pytest.raises(SearchError, match="no relaxed circuit"):
+        run(fixed, temperature=(1.0, 0.1))
+
+
+def test_what_is_not_finite_leaves_the_network_as_it_was():
+    net = generated()
+    x, y = data()
+    run(net)
+    before = copy.deepcopy(net)
+    for spoilt in ((x * math.nan, y), (x * 1e30, y)):
+        with pytest.raises(SearchError, match="step 1; the network is as it was before"):
+            fit(net, spoilt, loss=mse, steps=3, progress=False)
+        assert same(net, before)
+
+    def steep(output, label):  # finite, but its gradient is not
+        return (output - output.detach()).abs().sqrt().sum() + 0 * label.sum()
+
+    with pytest.raises(SearchError, match=r"gradient's norm is (nan|inf)"):
+        fit(net, data(), loss=steep, steps=3, progress=False)
+    assert same(net, before)
+
+
+def test_checkpoints_of_other_runs_are_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    run(generated(), checkpoint=path)
+    kept = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"'steps': 12.* this one has .*'steps': 13"):
+        run(generated(), steps=13, checkpoint=path)
+    with pytest.raises(CheckpointError, match="belongs to another run or is damaged"):
+        run(GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2)), checkpoint=path)
+    with pytest.raises(CheckpointError, match="holds a run, and a network is needed"):
+        GeneratedNetwork.load(path, nn.Linear(3, 2))
+    assert path.read_bytes() == kept
+    path.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(generated(), checkpoint=path)
+    torch.save({}, path)
+    with pytest.raises(CheckpointError, match="pickle"):
+        run(generated(), checkpoint=path)
+
+
+def test_a_progress_bar_shows_the_loss(capsys):
+    run(generated(), progress=True)
+    assert "0/12" in capsys.readouterr().err
+    run(generated(), progress=False)
+    assert not capsys.readouterr().err
