@@ -16,7 +16,7 @@ KERNEL := _build/ipython/profile_default/ipython_kernel_config.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test lint unit chapters browser notebooks colab clean
+.PHONY: help setup book test lint unit chapters browser notebooks colab benchmarks clean
 .DELETE_ON_ERROR:
 
 heading = @printf '\n=== %s\n' '$(1)'
@@ -81,6 +81,11 @@ colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part 
 	"$(PYTHON)" -m venv _build/colab
 	_build/colab/bin/python -m pip install -q -c tests/colab-constraints.txt '.[chapters]' ipykernel ipython nbclient
 	_build/colab/bin/python book/execute.py --check
+
+benchmarks: setup ## Measure speed and memory against other simulators (not part of test)
+	$(call heading,benchmarks)
+	@mkdir -p _build
+	$(PY) -m pytest -q -rs tests/benchmarks --benchmark-only --benchmark-quiet --benchmark-json=_build/benchmarks.json
 
 clean: ## Remove what was built, and .venv
 	rm -rf _build build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info
