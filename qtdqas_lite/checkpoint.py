@@ -128,8 +128,7 @@ def _sample(net: GeneratedNetwork) -> list[float]:
 def _agree(sample: list[float], saved: list[float]) -> bool:
     if not sample or not saved:  # random, now or then
         return True
-    pair = torch.tensor(sample), torch.tensor(saved)
-    return len(sample) == len(saved) and torch.allclose(*pair, rtol=1e-2, atol=1e-6)
+    return torch.allclose(torch.tensor(sample), torch.tensor(saved), rtol=1e-2, atol=1e-6)
 
 
 def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | PathLike[str]) -> Any:

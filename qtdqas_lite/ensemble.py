@@ -58,8 +58,8 @@ class CircuitEnsemble(Relaxation):
             weights: ``"softmax"``, or ``"raw"``: weights that may have any sign and sum, so that
                 the result is no longer a distribution; it can be negative.
             share_theta: Whether all circuits have the same angles, as in the paper.
-            temperature: Above 0; see :class:`Relaxation`.
-            sampling: See :class:`Relaxation`; raw weights are never sampled.
+            temperature: Above 0; see :class:`.Relaxation`.
+            sampling: See :class:`.Relaxation`; raw weights are never sampled.
             generator: Where angles and weights are drawn from; torch's global one by default.
 
         Raises:

@@ -116,7 +116,6 @@ class GeneratedNetwork(nn.Module):
             )
         self.circuit = circuit
         self.channel = channel
-        channel_function(channel)  # an unknown name is refused here
         self.mapping = make_mapping(mapping, n_qubits, weights_per_state, generator)
         centre, scale = initial_spread(tensors, gain)
         self.register_buffer("centre", centre)
@@ -275,6 +274,7 @@ class GeneratedNetwork(nn.Module):
             CheckpointError: if the file is damaged, is not a checkpoint of this package or of
                 this schema, belongs to another target, or with the parts that were passed would
                 not write the weights that were saved.
+            TargetError: if the target could not be wrapped either.
         """
         from .checkpoint import load
 

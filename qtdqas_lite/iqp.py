@@ -1,6 +1,6 @@
-"""Circuits of RX rotations and CNOTs on |0...0>: the same cost for any number of layers.
+"""Circuits of RX and CNOT that start in ``|0...0>``: the same cost for any number of layers.
 
-In the Hadamard frame RX is diagonal, a CNOT swaps control and target, and |0...0> becomes the
+In the Hadamard frame RX is diagonal, a CNOT swaps control and target, and ``|0...0>`` becomes the
 uniform state, which no CNOT changes. All gates then commute but for a relabelling of the basis
 states, so the whole circuit is one phase per basis state between two Walsh-Hadamard transforms (an
 IQP circuit: Shepherd and Bremner, arXiv 0809.0847).
@@ -38,7 +38,7 @@ def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
 
 
 def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
-    """Give the probabilities of a circuit of RX layers that starts in |0...0>.
+    """Give the probabilities of a circuit of RX layers that starts in ``|0...0>``.
 
     Args:
         theta: Angles in radians, shape (n_layers, n).

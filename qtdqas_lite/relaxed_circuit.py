@@ -70,8 +70,8 @@ class RelaxedCircuit(Relaxation):
             entanglers: As for :class:`~qtdqas_lite.SearchSpace`.
             hadamards: As for :class:`~qtdqas_lite.SearchSpace`.
             sharing: As for :class:`~qtdqas_lite.SearchSpace`.
-            temperature: Above 0; see :class:`Relaxation`.
-            sampling: See :class:`Relaxation`.
+            temperature: Above 0; see :class:`.Relaxation`.
+            sampling: See :class:`.Relaxation`.
             entangler_mixture: ``"renormalised"`` or ``"unitary"``.
             separate_angles: Whether each gate of a rotation slot has an angle of its own.
             generator: Where angles and logits are drawn from; torch's global one by default.
@@ -126,7 +126,7 @@ class RelaxedCircuit(Relaxation):
 
         Args:
             theta: Angles in radians, of the shape of ``theta``.
-            mixture: What :meth:`mixture` gave; by default it is called.
+            mixture: What :meth:`.Relaxation.mixture` gave; by default it is called.
 
         Returns:
             As :meth:`FixedCircuit.layers <qtdqas_lite.FixedCircuit.layers>`; where entanglers are
@@ -186,7 +186,7 @@ class RelaxedCircuit(Relaxation):
         return state
 
     def architecture(self, mixture: dict[str, Tensor] | None = None) -> Candidate:
-        """Return the architecture of the largest logits, or weights of a :meth:`mixture`."""
+        """Return the architecture of the largest logits, or of the largest weights of a mixture."""
         chosen = self.alpha if mixture is None else mixture
         best = {name: weights.argmax(-1) for name, weights in chosen.items()}
         space = self.space

@@ -154,6 +154,16 @@ def test_memory_is_counted(gigabytes, n_layers, rotation, reversible, fits, monk
             FixedCircuit(20, n_layers, **options)
 
 
+@pytest.mark.parametrize(("reversible", "states"), [(False, 9), (True, 1)])
+def test_what_is_kept_for_the_gradient(reversible, states):
+    kept = []
+    circuit = FixedCircuit(8, 9, rotation="rx", reversible=reversible)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        circuit()
+    # Of 2**8 amplitudes each, besides the first state and the entangler.
+    assert sum(t.numel() for t in kept if t.is_complex() and t.shape[-1] == 2**8) == states * 2**8
+
+
 def test_memory_that_no_one_tells_is_not_counted(monkeypatch):
     monkeypatch.delattr("os.sysconf")
     FixedCircuit(2, 2)

@@ -15,6 +15,7 @@ from qtdqas_lite import (
     FixedCircuit,
     GeneratedNetwork,
     MLPMapping,
+    RelaxedCircuit,
     TargetError,
     basis_bits,
     log_channel,
@@ -130,50 +131,59 @@ def test_a_readers_own_mapping_may_give_chunks():
 
 
 class Open(nn.Module):
-    """A circuit of six qubits with a choice held open: which of two circuits to mix in."""
+    """A circuit of six qubits that holds a choice open: which of two outcomes to read."""
 
     n_qubits = 6
-    architecture_parameters = ("alpha",)
 
-    def __init__(self, seed=0):
+    def __init__(self):
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.circuit = FixedCircuit(6, 2, generator=generator)
-        self.alpha = nn.Parameter(torch.randn(2, generator=generator))
+        self.circuit = FixedCircuit(6, 2, generator=torch.Generator().manual_seed(0))
+        self.taken = (0.7, 0.3)
 
     def forward(self):
-        one, other = self.alpha.softmax(0)
         p = self.circuit()
-        return one * p + other * p.flip(0)
+        return self.taken[0] * p + self.taken[1] * p.flip(0)
 
     def discretize(self):
-        return self.circuit
+        chosen = copy.copy(self)  # which still shares its parameters
+        chosen.taken, chosen.training = (1.0, 0.0), True
+        return chosen
 
 
 def test_discretizing_changes_the_circuit_and_nothing_else():
-    generator = torch.Generator().manual_seed(1)
     target = TARGETS["convolution and batch norm"][0]()
-    relaxed = GeneratedNetwork(target, Open(), generator=generator).eval()
+    relaxed = GeneratedNetwork(target, Open()).eval()
     with torch.no_grad():
         relaxed.weights()  # what was written before must not be handed on
         before = {name: value.clone() for name, value in relaxed.state_dict().items()}
         discrete = relaxed.discretize()
-        assert type(discrete.circuit) is FixedCircuit
         assert not any(module.training for module in discrete.modules())
         found = discrete.weights()
         # The oracle: the same numbers in a network that was built with the chosen circuit.
         expected = GeneratedNetwork(target, FixedCircuit(6, 2))
         state = {name.replace("circuit.circuit", "circuit"): v for name, v in before.items()}
-        del state["circuit.alpha"]
         expected.load_state_dict(state)
         for name, weight in expected.weights().items():
-            assert torch.equal(weight, found[name])
-            assert not torch.equal(weight, relaxed.weights()[name])
-        assert discrete.budget().architecture == 0
+            torch.testing.assert_close(weight, found[name])
+            assert not torch.allclose(weight, relaxed.weights()[name])
         for tensor in discrete.state_dict().values():
             tensor.zero_()
         for name, value in relaxed.state_dict().items():
             assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("sampling", ["softmax", "score-function"])
+def test_a_relaxed_circuit_becomes_a_fixed_one(sampling):
+    net = GeneratedNetwork(mlp(), RelaxedCircuit(6, 3, sharing="layer", sampling=sampling))
+    net(torch.randn(2, 4))
+    assert net.budget().architecture > 0
+    discrete = net.discretize()
+    assert type(discrete.circuit) is FixedCircuit
+    assert discrete.circuit.architecture() == net.circuit.architecture()
+    assert discrete.budget().architecture == 0
+    assert torch.equal(discrete.circuit.theta, net.circuit.theta)
+    discrete(torch.randn(2, 4)).sum().backward()
+    assert net.circuit.theta.grad is None
 
 
 def test_only_a_circuit_with_choices_can_be_discretized():
@@ -204,6 +214,8 @@ def test_spread_of_tensors_that_tell_little_of_themselves():
     two = nn.Linear(500, 2)
     nn.init.zeros_(two.bias)  # a constant beside values that vary: neither pooled nor widened
     assert wrap(two, gain=1.0).scale.tolist() == pytest.approx([two.weight.std().item(), 0.1], 1e-2)
+    nn.init.uniform_(two.weight, 3, 5)  # far from zero: its deviation counts, not its size
+    assert wrap(two, gain=1.0).scale[0].item() == pytest.approx(two.weight.std().item(), 1e-2)
     alone = nn.Sequential(nn.PReLU(), nn.BatchNorm1d(1))
     assert wrap(alone).centre.tolist() == [0.25, 1, 0]
     assert wrap(alone).scale.tolist() == pytest.approx([0.1] * 3)
@@ -231,10 +243,10 @@ def test_the_start_is_what_the_documentation_says():
 
 def test_chunks_start_as_the_documentation_says():
     mapping = AffineChunkMapping(500, 3, torch.Generator().manual_seed(0))
+    draws = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mapping.bit_coefficients.detach(), draws * 0.1 / 500**0.5)
     assert mapping.channel_coefficients.tolist() == [1, 1, 1]
     assert mapping.bias.tolist() == [0, 0, 0]
-    deviations = mapping.bit_coefficients.std(0) * 500**0.5
-    torch.testing.assert_close(deviations, torch.full((3,), 0.1), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("kind", [AffineMapping, MLPMapping])
@@ -254,8 +266,15 @@ def test_mappings_draw_from_their_generator_only(kind):
         assert torch.equal(one.hidden_layer.bias, 0.5 * torch.randn(8, generator=draws))
         expected = 8**-0.5 * torch.randn(1, 8, generator=draws)
         torch.testing.assert_close(one.output_layer.weight.detach(), expected)
-    same = [wrap(mlp(), mapping="affine", seed=9).mapping.bit_coefficients for _ in range(2)]
-    assert torch.equal(*same)
+
+
+@pytest.mark.parametrize("mapping", ["affine", "mlp"])
+@pytest.mark.parametrize("weights_per_state", [1, 3])
+def test_the_generator_reaches_the_mapping(mapping, weights_per_state):
+    options = {"mapping": mapping, "weights_per_state": weights_per_state, "seed": 9}
+    one, other = (list(wrap(mlp(), **options).mapping.parameters()) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_channels_follow_their_formulas():
@@ -327,6 +346,15 @@ class Tempered(AffineMapping):
         return super().forward(bits, torch.tanh(channel / self.temperature))
 
 
+class Nested(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, bits, channel):
+        return self.part(bits, channel)
+
+
 def test_modes_attributes_and_channel_are_watched_too():
     class Noisy(AffineMapping):
         def forward(self, bits, channel):
@@ -344,10 +372,22 @@ def test_modes_attributes_and_channel_are_watched_too():
         first = net.weights()["0.weight"]
         net.channel = "scaled"
         assert not torch.equal(first, net.weights()["0.weight"])
-        net = wrap(mlp(), mapping=Tempered(6))
+        net = wrap(mlp(), mapping=Nested(Tempered(6)))
         first = net.weights()["0.weight"]
-        net.mapping.temperature = 0.5
+        net.mapping.part.temperature = 0.5
         assert not torch.equal(first, net.weights()["0.weight"])
+        net = GeneratedNetwork(mlp(), RelaxedCircuit(6, 2)).eval()
+        first = net.weights()["0.weight"]
+        net.circuit.temperature = 0.01
+        assert not torch.equal(first, net.weights()["0.weight"])
+        net = wrap(mlp())
+        # Other parts with the same numbers and attributes.
+        for part in ("circuit", "mapping"):
+            first, other = net.weights()["0.weight"], copy.deepcopy(getattr(net, part))
+            other.register_forward_hook(lambda _module, _args, result: result.flip(0))
+            setattr(net, part, other)
+            assert not torch.equal(first, net.weights()["0.weight"])
+        net = wrap(mlp())
     with torch.inference_mode():
         net.weights()
     with torch.no_grad():
@@ -357,6 +397,7 @@ def test_modes_attributes_and_channel_are_watched_too():
 def test_the_cache_and_the_export_are_the_networks_own():
     net, x = wrap(mlp()), torch.randn(2, 4)
     with torch.no_grad():
+        net.weights().clear()
         expected = net(x)
         net.weights().clear()
         for parameter in net.export().parameters():
@@ -407,7 +448,7 @@ def test_budget_tells_architecture_from_angles():
 
     net = GeneratedNetwork(mlp(), _bigger(Choosing()))
     budget = net.budget()
-    assert (budget.angles, budget.architecture) == (5, 12)
+    assert (budget.angles, budget.architecture, budget.mapping) == (5, 12, 8)
     net.circuit.part.alpha.requires_grad_(False)
     assert net.budget().architecture == 0
 

@@ -79,16 +79,16 @@ class Shared(nn.Module):
 
 
 class Loose(nn.Module):
-    """Parameters in lists and dictionaries, and a single number."""
+    """Parameters in lists and dictionaries, and a single number under two names."""
 
     def __init__(self):
         super().__init__()
         self.list = nn.ParameterList([nn.Parameter(numbers(4)), nn.Parameter(numbers(2, 4))])
         self.dict = nn.ParameterDict({"scale": nn.Parameter(numbers(2))})
-        self.number = nn.Parameter(torch.tensor(0.5))
+        self.number = self.again = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, x):
-        return self.number * (x * self.list[0]) @ self.list[1].T * self.dict["scale"]
+        return self.number * self.again * (x * self.list[0]) @ self.list[1].T * self.dict["scale"]
 
 
 class Attention(nn.MultiheadAttention):
@@ -200,6 +200,7 @@ def test_the_export_is_bitwise_the_same_and_the_original_is_left_alone(name, tra
     plain = net.export()
     assert type(plain) is type(target)
     assert plain.training == training
+    assert not plain._forward_pre_hooks
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
             # torch takes another kernel, which rounds differently, where a weight is trained.
@@ -296,6 +297,16 @@ def test_tied_weights_are_written_once_and_stay_tied():
     assert plain.decoder.weight is plain.embedding.weight
     plain = wrap(Shared()).export()
     assert plain.block[1] is plain.first is plain.again
+
+
+def test_hooks_of_the_targets_own_are_kept():
+    target, x = mlp(), TARGETS["mlp"][1]
+    target.register_forward_pre_hook(lambda _module, args: (args[0] * 2,))
+    net = wrap(target)
+    plain = net.export()
+    assert torch.equal(plain(x), net(x))
+    plain._forward_pre_hooks.clear()
+    assert torch.equal(plain(2 * x), net(x))
 
 
 def test_zero_size_parameters_are_passed_over():
