@@ -182,7 +182,7 @@ def _conjugate_gradients(product: Callable[..., Tensor], right: Tensor, iteratio
         if step == 0 and curvature <= 0 < right.norm():
             raise SearchError("no positive curvature; train theta further, or raise damping")
         if curvature <= 0 or residual.norm() <= torch.finfo(right.dtype).eps * right.norm():
-            break
+            break  # a residual of rounding errors would grow where H is singular, as at dead angles
         length = residual @ residual / curvature
         solution = solution + length * direction
         previous, residual = residual, residual - length * image
@@ -194,7 +194,7 @@ def _neumann_series(product: Callable[..., Tensor], right: Tensor, iterations: i
     total = term = right
     for _ in range(iterations):
         previous, term = term, term - product(term)
-        if term.norm() > 1.001 * previous.norm():  # and so will all later ones: H is symmetric
+        if term.norm() > 1.001 * previous.norm():  # more than rounding, and so will all later ones
             raise SearchError("the Neumann series grows; lower learning_rate, or raise damping")
         total = total + term
     return total

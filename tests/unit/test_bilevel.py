@@ -142,6 +142,12 @@ def test_neumann_series_term_by_term(quadratic, iterations, damping):
     close(result, q.implicit(eta * sum(powers)))
 
 
+def test_ten_iterations_unless_told_otherwise(quadratic):
+    options = {"solver": "neumann", "learning_rate": 0.2}
+    expected = implicit(*quadratic.problem, iterations=10, **options)
+    assert torch.equal(flat(implicit(*quadratic.problem, **options)), flat(expected))
+
+
 def test_neumann_series_converges_to_the_same(quadratic):
     result = implicit(*quadratic.problem, solver="neumann", iterations=200, learning_rate=0.4)
     close(result, quadratic.implicit(torch.linalg.inv(quadratic.A)))
@@ -157,9 +163,31 @@ def test_a_neumann_series_that_diverges_is_refused(quadratic, eta):
 
 
 def test_a_neumann_series_may_stand_still():
-    """A direction in which both losses are flat, or only L_train is: no growth, no error."""
-    q = Quadratic(eigenvalues=(0.0, 1.0, 1.0, 1.0, 1.0), dtype=torch.float32)
+    """Where L_train is flat, terms neither grow nor shrink; rounding must not look like growth."""
+    q = Quadratic(eigenvalues=(0.0, 0.3, 0.7, 1.0, 1.5), dtype=torch.float32)
     implicit(*q.problem, solver="neumann", iterations=500, learning_rate=1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_conjugate_gradients_bear_directions_in_which_both_losses_are_flat(seed):
+    """Ten of thirty angles are dead. The oracle is the pseudo-inverse."""
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(draw(30, 30)).Q
+    eigenvalues = torch.cat([torch.zeros(10), torch.logspace(-1, 1, 20)]).double()
+    A = basis @ torch.diag(eigenvalues) @ basis.T  # noqa: N806
+    B, c = A @ draw(30, 4), A @ draw(30)  # noqa: N806
+    expected = -B.T @ torch.linalg.pinv(A) @ c
+    A, B, c = A.float(), B.float(), c.float()  # noqa: N806
+
+    def train_loss(theta, alpha):
+        return theta[0] @ A @ theta[0] / 2 + theta[0] @ B @ alpha[0]
+
+    def validation_loss(theta, alpha):
+        return c @ theta[0]
+
+    problem = (train_loss, validation_loss, leaves(torch.zeros(30)), leaves(torch.zeros(4)))
+    result = flat(implicit(*problem, iterations=300)).double()
+    assert (result - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_conjugate_gradients_without_a_first_step_are_refused():
