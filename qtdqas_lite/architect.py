@@ -44,7 +44,7 @@ class Architect:
                 f"'score-function' needs and is needed by 'score-function'"
             )
         check_positive(architecture_learning_rate=learning_rate)
-        self.method, self.options = method, options
+        self.method, self.options, self.learning_rate = method, options, learning_rate
         self.alpha = tuple(net.get_parameter(name) for name in self.names)
         self.descent = optimizer(list(self.alpha), lr=learning_rate)
         self.baseline: float | None = None

@@ -17,7 +17,7 @@ from .encoding import check_n_qubits
 from .errors import CircuitError
 from .gates import (
     entangler_gates,
-    entangler_permutation,
+    entangler_pool,
     is_real,
     quaternion_gates,
     rotation_quaternions,
@@ -82,7 +82,8 @@ class Candidate:
             read = cls(*(saved[field.name] for field in fields(cls)))
             _check(read)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CircuitError(f"this JSON describes no circuit: {error}") from error
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise CircuitError(f"this JSON describes no circuit: {what}") from error
         return read
 
     def __str__(self) -> str:
@@ -238,16 +239,6 @@ class FixedCircuit(nn.Module):
     def extra_repr(self) -> str:
         """Show the architecture when the circuit is printed."""
         return ", ".join(f"{name}={value!r}" for name, value in self.configuration().items())
-
-
-def entangler_pool(names: Sequence[str], n_qubits: int) -> tuple[Tensor, Tensor | None]:
-    """Stack entanglers for the simulator: permutations and signs, (n_entanglers, 2**n_qubits).
-
-    The signs are None if all of them are +1.
-    """
-    found = [entangler_permutation(name, n_qubits) for name in names]
-    permutations, signs = (torch.stack(part) for part in zip(*found, strict=True))
-    return permutations, signs if (signs < 0).any() else None
 
 
 def check_n_layers(n_layers: int) -> int:

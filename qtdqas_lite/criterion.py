@@ -91,7 +91,6 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
             f"{tuple(theta.shape)}"
         )
     slopes = torch.zeros_like(gates) if slopes is None else slopes
-    signs = None if signs is None else signs.to(theta.dtype)
     return tangents(state, gates, slopes, permutations, signs, choice)
 
 

@@ -110,7 +110,7 @@ def diagnose(candidates: Iterable[Candidate], seed: int = 0) -> Diagnosis:
     live is then certain; that one is dead, or two are the same, is as good as certain.
 
     Args:
-        candidates: The candidates; a :class:`SearchSpace` is a sequence of them.
+        candidates: The candidates: a list of them, or a search space.
         seed: The seed of the angles.
 
     Returns:
@@ -176,7 +176,7 @@ def _reason(candidate: Candidate, squares: Tensor) -> str:
     """Say why a candidate is dead, in words, from its gates and its constant probabilities."""
     names = {name for layer in candidate.rotations for name in layer}
     uniform = bool((len(squares) * squares - 1).abs().max() < 1e-8)
-    if candidate.hadamard and names == {"rx"} and uniform:
+    if names == {"rx"} and uniform:
         return "RX only multiplies |+> by a phase, so every outcome stays equally likely"
     if names == {"rz"}:
         stays = "every outcome stays equally likely" if uniform else "one outcome stays certain"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import lru_cache
@@ -10,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, check_memory, entangler_pool
+from .circuits import Candidate, FixedCircuit, check_memory
 from .diagnosis import same_probabilities
 from .errors import CircuitError
-from .gates import ENTANGLERS, ROTATIONS
+from .gates import ENTANGLERS, ROTATIONS, entangler_pool
 from .relaxation import Relaxation, Sampling
 from .statevector import probabilities, transforms_active
 
@@ -56,7 +57,8 @@ class CircuitEnsemble(Relaxation):
                 :class:`~qtdqas_lite.SearchSpace`, such as ``paper_space(n, n_layers)``, or a list
                 of them or of their JSON texts.
             weights: ``"softmax"``, or ``"raw"``: weights that may have any sign and sum, so that
-                the result is no longer a distribution; it can be negative.
+                the result is no longer a distribution. It can be negative, which the channel
+                ``"log"`` cannot take: give the network ``channel="scaled"``.
             share_theta: Whether all circuits have the same angles, as in the paper.
             temperature: Above 0; see :class:`.Relaxation`.
             sampling: See :class:`.Relaxation`; raw weights are never sampled.
@@ -67,7 +69,13 @@ class CircuitEnsemble(Relaxation):
                 described, or the circuits' states would not fit into this machine's memory.
         """
         super().__init__(temperature, sampling)
-        self.candidates = tuple(Candidate.from_json(c) if isinstance(c, str) else c for c in space)
+        listed = list(itertools.islice(space, 1001))
+        if len(listed) > 1000:
+            raise CircuitError(
+                "more than 1,000 circuits are too many to sum: take a sample of the space, or a "
+                "RelaxedCircuit, which costs the same for any number"
+            )
+        self.candidates = tuple(Candidate.from_json(c) if isinstance(c, str) else c for c in listed)
         if not all(isinstance(candidate, Candidate) for candidate in self.candidates):
             raise CircuitError("space must be a SearchSpace or a list of candidates")
         sizes = {(c.n_qubits, c.n_layers) for c in self.candidates}

@@ -7,7 +7,7 @@ every circuit, search space and relaxation of the package knows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -200,6 +200,16 @@ def entangler_permutation(entangler: str, n_qubits: int) -> tuple[Tensor, Tensor
         for b in range(n_qubits)
     ]
     return _xor_table(columns), sign
+
+
+def entangler_pool(names: Sequence[str], n_qubits: int) -> tuple[Tensor, Tensor | None]:
+    """Stack entanglers for the simulator: permutations and signs, (n_entanglers, 2**n_qubits).
+
+    The signs are None if all of them are +1.
+    """
+    found = [entangler_permutation(name, n_qubits) for name in names]
+    permutations, signs = (torch.stack(part) for part in zip(*found, strict=True))
+    return permutations, signs if (signs < 0).any() else None
 
 
 def _xor_table(columns: list[int]) -> Tensor:

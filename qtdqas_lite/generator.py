@@ -87,7 +87,9 @@ class GeneratedNetwork(nn.Module):
             weights_per_state: How many weights one basis state yields, c, at least 1.
             gain: How far weights spread, in units of the target's own initial deviation. For a
                 linear layer, sqrt(6) = 2.45 would be He's initialisation.
-            generator: Where the mapping's initial values are drawn from.
+            generator: Where the mapping's initial values are drawn from. The target's own values
+                count too (their deviation is measured): to repeat a run, seed torch before the
+                target is built.
 
         Raises:
             TargetError: if the target has no trainable parameters or cannot be copied, the circuit
@@ -196,7 +198,7 @@ class GeneratedNetwork(nn.Module):
             raise TargetError(
                 "the generated weights are not finite; look for NaN in the circuit's angles and "
                 "the mapping, and if training put it there, lower the learning rate or clip the "
-                "gradient's norm"
+                "gradient's norm; negative probabilities (raw weights) need channel='scaled'"
             )
         return weights
 

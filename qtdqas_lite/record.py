@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -53,8 +54,8 @@ class Run:
             ``"stopped"`` (by ``on_step``) or ``"interrupted"`` (by Ctrl-C).
     """
 
-    net: nn.Module
-    history: list[dict[str, Any]]
+    net: nn.Module = field(repr=False)
+    history: list[dict[str, Any]] = field(repr=False)
     ended: str
 
     @property
@@ -113,11 +114,13 @@ class Record:
         """Read what :meth:`save` wrote, and go on from there."""
         kinds = {"settings": dict, "history": list, "numbers": dict}
         header, tensors = read_file(path, "run", kinds)
-        if header["settings"] != self.settings:
-            raise CheckpointError(
-                f"{path} is of a run with {header['settings']}, and this one has {self.settings}; "
-                f"delete it, or name another file"
-            )
+        there, here = header["settings"], json.loads(json.dumps(self.settings))
+        for name in {**here, **there}:
+            if there.get(name) != here.get(name):
+                raise CheckpointError(
+                    f"{path} is of another run: {name} is {there.get(name)} there, and "
+                    f"{here.get(name)} here; delete it, or name another file"
+                )
         try:
             kinds_of_parts = ("net", "best", "random", "descent", "baseline")
             parts: dict[str, dict[str, Any]] = {part: {} for part in kinds_of_parts}

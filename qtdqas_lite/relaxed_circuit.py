@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, check_memory, entangler_pool
+from .circuits import Candidate, FixedCircuit, check_memory
 from .errors import CircuitError
 from .gates import (
     entangler_gates,
+    entangler_pool,
     gate_permutation,
     is_real,
     quaternion_gates,
@@ -168,16 +169,16 @@ class RelaxedCircuit(Relaxation):
 
     def _interpolated(self, state: Tensor, gates: Tensor, powers: Tensor) -> Tensor:
         """Run the layers with every entangler's gates to the power of its weight."""
-        n = self.n_qubits
+        n, device = self.n_qubits, state.device
         state = torch.complex(state, torch.zeros_like(state))
-        for layer, power in zip(gates, powers, strict=True):
-            for entangler, phase in zip(
-                self.space.entanglers,
-                torch.polar(torch.ones_like(power), math.pi * power),
-                strict=True,
-            ):
-                for gate in entangler_gates(entangler, self.n_qubits):
-                    source, sign = (part.to(state.device) for part in gate_permutation(*gate, n))
+        phases = torch.polar(torch.ones_like(powers), math.pi * powers)
+        tables = [
+            [tuple(part.to(device) for part in gate_permutation(*gate, n)) for gate in gates_of_one]
+            for gates_of_one in (entangler_gates(name, n) for name in self.space.entanglers)
+        ]
+        for layer, row in zip(gates, phases, strict=True):
+            for table, phase in zip(tables, row, strict=True):
+                for source, sign in table:
                     # A gate G with G G = 1 has the powers (1 + phase)/2 + (1 - phase)/2 G.
                     moved = state[source] * sign
                     state = (1 + phase) / 2 * state + (1 - phase) / 2 * moved

@@ -55,7 +55,9 @@ class SearchSpace:
         for field in ("hadamards", "entanglers", "rotations"):
             pool = getattr(self, field)
             if isinstance(pool, str) or not isinstance(pool, Sequence) or not pool:
-                raise CircuitError(f"{field} must list at least one choice, got {pool!r}")
+                raise CircuitError(
+                    f"{field} must be a tuple of at least one choice, such as (..., ), got {pool!r}"
+                )
             if len(set(pool)) < len(pool):
                 raise CircuitError(f"{field} names a choice twice: {pool!r}")
             object.__setattr__(self, field, tuple(pool))

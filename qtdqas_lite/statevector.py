@@ -223,24 +223,27 @@ class _Probabilities(torch.autograd.Function):
         # the same trace of lambda psi_after^H and G_i is unitary.
         n_layers = len(gates)
         pool = permutations.view(-1, len(start))
-        undo = _inverses(pool).unbind(), rows(signs, len(start))
         matrices = [*zip(*[g.mH.resolve_conj().unbind() for g in ctx.groups], strict=True)]
         states = states.clone() if ctx.reversible else states  # one state, about to be undone
         state = states[-1]
         if weights is not None:  # a norm was divided out: along it there is no gradient
             grad = grad - grad @ squares(state)
         slopes: list[Tensor] = []
-        collected: list[list[Tensor]] = [[] for _ in ctx.sizes]
+        # Results between the large temporary tensors would keep the memory of these apart, unused.
+        collected = [state.new_empty(n_layers, 2**k, 2**k) for k in ctx.sizes]
         spare = [torch.empty_like(state), torch.empty_like(state)]
         # The overlaps of small states wait for one another: one call for many is faster.
         block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // len(start)))
         gradients = state.new_empty(block, len(start))
+        undo = _inverses(pool).unbind(), rows(signs, len(start))
         gradient = torch.mul(state, grad, out=gradients[(n_layers - 1) % block]).mul_(2)
         for layer in reversed(range(n_layers)):
             if layer % block == 0:
                 after = states if ctx.reversible else states[layer : layer + block]
                 for k, right, overlap in zip(ctx.sizes, ctx.rights, collected, strict=True):
-                    overlap.append(overlaps(gradients[: len(after)], after, 2**k, right))
+                    overlap[layer : layer + block] = overlaps(
+                        gradients[: len(after)], after, 2**k, right
+                    )
             row = gradients[(layer - 1) % block]
             gradient = apply_all(matrices[layer], ctx.rights, gradient, spare)
             if weights is None:
@@ -255,7 +258,7 @@ class _Probabilities(torch.autograd.Function):
                 state = apply_all(matrices[layer], ctx.rights, states[0], spare)
                 _disentangle(state, *undo, ctx.order[layer], out=states[0])
         traces = [
-            torch.cat(overlap[::-1]).flatten(1)[:, trace_index(k, gates.device)].sum(-1)
+            overlap.flatten(1)[:, trace_index(k, gates.device)].sum(-1)
             for k, overlap in zip(ctx.sizes, collected, strict=True)
         ]
         start_gradient = gradient if start.is_complex() else gradient.real

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
 
@@ -45,8 +45,8 @@ class Selection:
     """
 
     candidate: Candidate
-    trials: tuple[Trial, ...]
-    scores: tuple[tuple[Candidate, float], ...]
+    trials: tuple[Trial, ...] = field(repr=False)
+    scores: tuple[tuple[Candidate, float], ...] = field(repr=False)
     spent: float
 
 
@@ -155,7 +155,8 @@ class _Purse:
         trials = []
         for candidate in candidates:
             seed = int(torch.randint(2**31, (), generator=self.generator))
-            trials.append(Trial(candidate, steps, seed, self.train_one(candidate, steps, seed)))
+            loss = float(self.train_one(candidate, steps, seed))
+            trials.append(Trial(candidate, steps, seed, loss))
         self.trials += trials
         return sorted(trials, key=lambda t: t.loss if t.loss == t.loss else float("inf"))
 

@@ -76,7 +76,8 @@ def fit(
         progress: Whether to show a progress bar.
         checkpoint: A file to resume from, if it is there, and to save to. A resumed run gives the
             same as one that was never interrupted, bit for bit.
-        checkpoint_every: How many steps lie between two savings.
+        checkpoint_every: How many steps lie between two savings; Ctrl-C can come in the middle of
+            a step, so it adds none.
         generator: Where the seed of the run is drawn from; torch's global one by default.
         architect: What moves the logits of a relaxed circuit; :func:`search` makes it.
 
@@ -88,8 +89,6 @@ def fit(
             network is then as it was before that step.
         CheckpointError: if the checkpoint is damaged or belongs to another run.
     """
-    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
-    settings |= {"learning_rate": learning_rate, "clip_norm": clip_norm}
     counts: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
@@ -106,10 +105,28 @@ def fit(
     if architect is not None:
         descents.append(architect.descent)
         moving = descents if architect.method == "joint" else moving
-        settings["method"] = architect.method
     relaxed = next((m for m in net.modules() if isinstance(m, Relaxation)), None)
-    if temperature is not None and relaxed is None:
-        raise SearchError("there is no relaxed circuit whose temperature could change")
+    if temperature is not None:
+        if relaxed is None:
+            raise SearchError("there is no relaxed circuit whose temperature could change")
+        if not isinstance(temperature, tuple | list) or len(temperature) != 2:
+            raise SearchError(f"temperature must be a pair, (first, last), got {temperature!r}")
+        check_positive(first_temperature=temperature[0], last_temperature=temperature[1])
+    if patience is not None and validation is None:
+        raise SearchError("patience needs validation data to be measured on")
+    if not isinstance(generator, torch.Generator | None):
+        raise SearchError(f"generator must be a torch.Generator, got {generator!r}")
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    settings |= {"clip_norm": clip_norm, "temperature": temperature, "method": None}
+    if architect is not None:
+        settings["method"] = architect.method
+        settings["architecture_learning_rate"] = architect.learning_rate
+    for name, part in (("train", train), ("validation", validation)):
+        settings[name] = None if part is None else [_fingerprint(tensor) for tensor in part]
     record = Record(net, descents, settings, architect)
     ended = "finished"
     with _isolated(generator, parameters[0].device):
@@ -151,7 +168,7 @@ def fit(
                 if state.stop:
                     ended = "stopped"
                     break
-            if checkpoint is not None and ended == "early":
+            if checkpoint is not None and ended != "finished":
                 record.save(checkpoint)
         except KeyboardInterrupt:
             ended = "interrupted"
@@ -241,6 +258,11 @@ def _evaluate(net: nn.Module, loss: Any, data: Data) -> float:
         net.train(training)
 
 
+def _fingerprint(tensor: Tensor) -> list[Any]:
+    # Enough to tell one data set from another.
+    return [list(tensor.shape), float(tensor.double().nansum())]
+
+
 def _batch(data: Data, size: int) -> Data:
     drawn = torch.randperm(len(data[0]))[:size].to(data[0].device)
     return data[0][drawn], data[1][drawn]
@@ -264,7 +286,9 @@ def _check(train: Data, validation: Data | None, whole: dict[str, Any], **above:
             or len(data) != 2
             or not all(isinstance(part, Tensor) and part.dim() for part in data)
         ):
-            raise SearchError(f"{what} must be a pair of tensors, inputs and labels")
+            raise SearchError(
+                f"{what} must be a pair of tensors, inputs and labels, got {type(data).__name__}"
+            )
         if not len(data[0]) or len(data[0]) != len(data[1]):
             raise SearchError(
                 f"{what} has {len(data[0])} inputs and {len(data[1])} labels; give at least one of "

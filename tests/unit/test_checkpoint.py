@@ -419,6 +419,12 @@ def test_files_are_as_readable_as_others_and_links_are_followed(saved):
     assert saved.read_bytes() != before
 
 
+def test_a_circuit_that_is_none_is_refused(saved):
+    for circuit in (nn.Linear(1, 1), FixedCircuit(5, 2), FixedCircuit(6, 3)):
+        with pytest.raises(CheckpointError, match="circuit or mapping that was passed"):
+            GeneratedNetwork.load(saved, mlp(), circuit=circuit)
+
+
 def test_a_missing_folder_is_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         wrap(mlp()).save(tmp_path / "none" / "net")

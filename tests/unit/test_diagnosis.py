@@ -16,6 +16,7 @@ from qtdqas_lite import (
     paper_space,
 )
 from qtdqas_lite.criterion import angle_jacobian, angle_score
+from qtdqas_lite.gates import ROTATIONS
 from qtdqas_lite.statevector import evolve
 
 
@@ -127,6 +128,7 @@ def test_the_same_candidate_twice_is_a_duplicate_but_not_with_other_angles():
     same = candidate(2, False, ("chain", "ry"), ("ring", "ry"))  # entanglers leave |00> alone
     reports = diagnose([other, one, same, one]).reports
     assert [r.duplicate_of for r in reports] == [None, None, 1, 2]
+    assert diagnose([other, one, same, one]).distinct == [other, one]
     # All are certain of |00>, but at other numbers of angles.
     still = [candidate(2, False, *[("ring", "rz")] * n_layers) for n_layers in (1, 2)]
     assert [r.duplicate_of for r in diagnose(still).reports] == [None, None]
@@ -219,6 +221,18 @@ def test_the_score_can_be_differentiated_to_the_architecture(entanglers):
     assert not angle_score(circuit.layers, theta).isnan()
     fixed = FixedCircuit(3, 2).double()
     assert not angle_score(fixed.layers, theta).requires_grad
+
+
+def test_a_gate_without_an_angle_has_no_slope(monkeypatch):
+    def turned(theta):
+        return torch.tensor([0.6, 0.0, 0.8, 0.0]).to(theta).expand(*theta.shape, 4)
+
+    monkeypatch.setitem(ROTATIONS, "turned", turned)
+    circuit = FixedCircuit(2, 2, rotation="turned").double()
+    squares, derivatives = angle_jacobian(circuit.layers, circuit.theta.detach())
+    torch.testing.assert_close(squares, circuit().detach())
+    assert derivatives.shape == (4, 4)
+    assert not derivatives.any()
 
 
 def test_layers_that_draw_are_asked_once():

@@ -223,3 +223,8 @@ def test_weights_that_are_not_finite_are_refused(weights):
     ensemble.alpha["circuit"].data[3] = math.nan
     with pytest.raises(CircuitError, match=r"alpha\['circuit'\] / temperature are not finite"):
         ensemble()
+
+
+def test_thousands_of_circuits_are_refused_before_anything_is_built():
+    with pytest.raises(CircuitError, match=r"more than 1,000 circuits .* RelaxedCircuit"):
+        CircuitEnsemble(SearchSpace(11, 6, sharing="layer"))

@@ -113,6 +113,7 @@ def test_entropy_is_the_mean_over_slots_from_zero_to_one(temperature):
     assert slots.entropy().item() == pytest.approx((quarters + 1) / 2)
     slots.alpha["other"] = nn.Parameter(torch.tensor([[[1e6, 0.0, 0.0]]], dtype=torch.double))
     assert slots.entropy().item() == pytest.approx((quarters + 1) / 3)
+    assert relaxation([[2.0, 2.0, 2.0]]).entropy().item() == pytest.approx(1)
     assert Relaxation(1.0, "softmax").entropy() == 0
     slots.entropy().backward()
     assert slots.alpha["other"].grad.isfinite().all()

@@ -155,9 +155,23 @@ def test_choices_of_each_layer_and_qubit_stay_where_they_are(sharing, seed):
         rotation=[[ROTATIONS[i] for i in row] for row in index],
     )
     torch.testing.assert_close(circuit().detach(), expected, atol=1e-12, rtol=0)
+    with torch.no_grad():  # what is decided is run as one entangler in each layer
+        assert circuit.layers(circuit.theta)[-1] == entanglers.tolist()
+        torch.testing.assert_close(circuit(), expected, atol=1e-12, rtol=0)
     discrete = circuit.discretize()
     assert torch.equal(discrete.theta, theta)
     torch.testing.assert_close(discrete().detach(), expected, atol=1e-12, rtol=0)
+
+
+def test_logits_and_angles_start_as_described(generator):
+    circuit = RelaxedCircuit(4, 60, sharing="qubit", generator=generator)
+    shapes = {"hadamard": (1, 2), "entangler": (60, 2), "rotation": (60, 4, 3)}
+    assert {name: tuple(alpha.shape) for name, alpha in circuit.alpha.items()} == shapes
+    assert 0.009 < circuit.alpha["rotation"].std() < 0.011
+    assert circuit.entropy() > 0.999
+    assert circuit.theta.shape == (60, 4)
+    assert -math.pi <= circuit.theta.min() < -3
+    assert 3 < circuit.theta.max() < math.pi
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_choices_of_each_layer_and_qubit_stay_where_they_are(sharing, seed):
         ({"n_qubits": 0}, EncodingError, "n_qubits must be at least 1"),
         ({"n_layers": 1.5}, CircuitError, "whole number"),
         ({"n_qubits": 60}, CircuitError, "60 qubits and 2 layers need about"),
-        ({"rotations": ()}, CircuitError, "rotations must list at least one"),
+        ({"rotations": ()}, CircuitError, "rotations must be a tuple of at least one"),
         ({"entanglers": ["ring", "ring"]}, CircuitError, "names a choice twice"),
         ({"rotations": ("rx", "u3")}, CircuitError, "rotation must be one of"),
         ({"hadamards": (None,)}, CircuitError, "True, False or both"),

@@ -47,6 +47,9 @@ def test_all_architectures_are_listed_once(sharing, count):
     assert {(c.entanglers, c.rotations) for c in everything} == expected
     for candidate in everything:
         candidate.circuit()
+    if sharing == "qubit":  # the last slot changes first
+        assert everything[1].rotations == (("rx", "rx"), ("rx", "ry"))
+        assert everything[3].rotations == (("rx", "rx"), ("ry", "rx"))
 
 
 def test_counts_are_exact_however_large():
@@ -66,7 +69,8 @@ def test_samples_differ_and_have_equal_chances():
     # Of 216, each is drawn 50 times on average, with deviation sqrt(300 / 6 * 5 / 6) = 6.5.
     assert len(counts) == 216
     assert sum((count - 50) ** 2 for count in counts.values()) / 216 < 60
-    assert len(set(space.sample(216))) == 216
+    assert set(space.sample(216)) == set(space)
+    assert space.sample(216, generator) != list(space)
 
 
 def test_a_large_space_is_sampled_slot_by_slot():
@@ -108,13 +112,13 @@ def test_a_sample_of_that_size_is_refused(count):
         ({"n_qubits": 2.5}, EncodingError, "whole number"),
         ({"n_layers": 0}, CircuitError, "n_layers must be at least 1"),
         ({"n_layers": None}, CircuitError, "whole number"),
-        ({"hadamards": ()}, CircuitError, "hadamards must list at least one choice"),
+        ({"hadamards": ()}, CircuitError, "hadamards must be a tuple of at least one choice"),
         ({"hadamards": (1, 0)}, CircuitError, "True, False or both"),
-        ({"hadamards": True}, CircuitError, "hadamards must list at least one choice"),
-        ({"entanglers": []}, CircuitError, "entanglers must list at least one choice"),
+        ({"hadamards": True}, CircuitError, "hadamards must be a tuple of at least one choice"),
+        ({"entanglers": []}, CircuitError, "entanglers must be a tuple of at least one choice"),
         ({"entanglers": ("ring", "ring")}, CircuitError, "entanglers names a choice twice"),
         ({"entanglers": ("star",)}, CircuitError, "entangler must be one of"),
-        ({"rotations": "rx"}, CircuitError, "rotations must list at least one choice"),
+        ({"rotations": "rx"}, CircuitError, "rotations must be a tuple of at least one choice"),
         ({"rotations": ("rx", "ry", "rx")}, CircuitError, "rotations names a choice twice"),
         ({"rotations": ("u3",)}, CircuitError, "rotation must be one of"),
         ({"sharing": "wire"}, CircuitError, "'global', 'layer' or 'qubit', got 'wire'"),

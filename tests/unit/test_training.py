@@ -146,7 +146,7 @@ def test_score_function_gradient_is_unbiased():
     leaf = alpha.detach().flatten().clone().requires_grad_()
     expected = torch.autograd.grad(torch.softmax(leaf, 0) @ torch.stack(values), leaf)[0]
     moves = []
-    for seed in range(400):
+    for seed in range(250):
         copied = copy.deepcopy(net)
         # Two steps: the first only sets the baseline, so that the second is not zero.
         options = {"optimizer": torch.optim.SGD, "learning_rate": 1e-12, "loss": mse, "steps": 2}
@@ -219,7 +219,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(kind, options, tmp_path):
     assert same(whole, third)
 
 
-def test_ctrl_c_keeps_what_was_learned():
+def test_ctrl_c_keeps_what_was_learned(tmp_path):
     def interrupt(state):
         if state.step == 7:
             raise KeyboardInterrupt
@@ -228,6 +228,11 @@ def test_ctrl_c_keeps_what_was_learned():
         state.stop = state.step == 7
 
     one, two, start = generated(), generated(), generated()
+    path = tmp_path / "run.safetensors"
+    three, whole = generated(), generated()
+    run(three, on_step=stop, checkpoint=path, checkpoint_every=5)
+    assert run(three, checkpoint=path).history == run(whole).history  # saved where it stopped
+    assert same(three, whole)
     assert run(one, on_step=interrupt).ended == "interrupted"
     assert run(two, on_step=stop).ended == "stopped"
     assert same(one, two)
@@ -327,6 +332,9 @@ def test_frozen_logits_are_left_alone():
         ({"checkpoint_every": -1}, "checkpoint_every"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite number above 0"),
         ({"clip_norm": -1.0}, "clip_norm"),
+        ({"temperature": 0.5}, "a pair, .first, last."),
+        ({"temperature": (1.0, 0.0)}, "last_temperature must be a finite number above 0"),
+        ({"generator": 3}, "must be a torch.Generator, got 3"),
         ({"method": "darts"}, "method must be one of .*'joint'"),
         ({"method": "joint", "architecture_learning_rate": 0}, "learning_rate must be a finite"),
         ({"method": "score-function"}, "needs and is needed by"),
@@ -346,6 +354,8 @@ def test_bad_data_is_refused():
     ]:
         with pytest.raises(SearchError, match=message):
             fit(nn.Linear(3, 2), train, progress=False)
+    with pytest.raises(SearchError, match="patience needs validation data"):
+        fit(nn.Linear(3, 2), (x, y), patience=2, progress=False)
     with pytest.raises(SearchError, match="validation has"):
         fit(nn.Linear(3, 2), (x, y), (x, y[1:]), progress=False)
 
@@ -382,8 +392,22 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     run(generated(), checkpoint=path)
     kept = path.read_bytes()
-    with pytest.raises(CheckpointError, match=r"'steps': 12.* this one has .*'steps': 13"):
+    with pytest.raises(CheckpointError, match="steps is 12 there, and 13 here"):
         run(generated(), steps=13, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"train is .* there, and .* here"):
+        fit(
+            generated(),
+            data(seed=5),
+            data(20, 1),
+            loss=mse,
+            steps=12,
+            batch_size=16,
+            checkpoint=path,
+        )
+    with pytest.raises(CheckpointError, match="method is None there, and joint here"):
+        run(generated(), method="joint", checkpoint=path)
+    with pytest.raises(CheckpointError, match="temperature is None there"):
+        run(generated(), temperature=(1.0, 0.5), checkpoint=path)
     with pytest.raises(CheckpointError, match="belongs to another run or is damaged"):
         run(GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2)), checkpoint=path)
     with pytest.raises(CheckpointError, match="holds a run, and a network is needed"):
