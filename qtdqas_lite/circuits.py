@@ -238,7 +238,8 @@ class FixedCircuit(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the architecture when the circuit is printed."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.configuration().items())
+        shown = [(k, v) for k, v in self.configuration().items() if k != "reversible" or v]
+        return ", ".join(f"{name}={value!r}" for name, value in shown)
 
 
 def check_n_layers(n_layers: int) -> int:
@@ -258,7 +259,7 @@ def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not told by every operating system
         return
-    # One state per layer, a handful to work with, and the entangler's 8-byte indices.
+    # A state per layer, a handful to work with, and the entangler's 8-byte indices.
     needed = 2 ** min(n_qubits, 200) * ((n_layers + 4) * (4 if real else 8) + 16)
     if needed > memory:
         raise CircuitError(
@@ -281,8 +282,7 @@ def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
 
 def _collapsed(names: Sequence[Any]) -> Any:
     """Undo :func:`_repeated`."""
-    same = isinstance(names[0], str) and all(name == names[0] for name in names)
-    return names[0] if same else list(names)
+    return names[0] if isinstance(names[0], str) and {*names} == {names[0]} else list(names)
 
 
 def _check(candidate: Candidate) -> bool:

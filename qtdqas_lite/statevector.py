@@ -146,6 +146,7 @@ def probabilities(
     if transforms_active():
         return squares(evolve(state, gates, permutations, signs, choice))
     order = [0] * len(gates) if choice is None or weights is not None else list(choice)
+    reversible = reversible or not torch.is_grad_enabled()  # with no gradient, nothing is kept
     result: Tensor = _Probabilities.apply(  # type: ignore[no-untyped-call]
         gates, state, weights, permutations, signs, order, reversible
     )

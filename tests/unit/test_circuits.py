@@ -6,6 +6,7 @@ import torch
 from conftest import TWELVE, candidate_probabilities, pennylane_probabilities
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qtdqas_lite import Candidate, CircuitError, EncodingError, FixedCircuit
 from qtdqas_lite.gates import ENTANGLERS, ROTATIONS
@@ -162,6 +163,27 @@ def test_what_is_kept_for_the_gradient(reversible, states):
         circuit()
     # Of 2**8 amplitudes each, besides the first state and the entangler.
     assert sum(t.numel() for t in kept if t.is_complex() and t.shape[-1] == 2**8) == states * 2**8
+
+
+class Largest(TorchDispatchMode):
+    """Watch for the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(t.numel() for t in [made] if torch.is_tensor(t))])
+        return made
+
+
+def test_without_gradients_no_layer_is_kept(generator):
+    circuit = FixedCircuit(13, 32, generator=generator)
+    with Largest() as watched:
+        expected = circuit()
+    assert watched.numbers == 32 * 2**13
+    with torch.no_grad(), Largest() as watched:
+        assert torch.equal(circuit(), expected)
+    assert watched.numbers < 32 * 2**13 / 4
 
 
 def test_memory_that_no_one_tells_is_not_counted(monkeypatch):

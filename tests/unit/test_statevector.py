@@ -95,6 +95,15 @@ def tangent(gradient, leaf):
     return gradient if leaf.dim() == 2 else leaf.mH @ gradient - gradient.mH @ leaf
 
 
+def test_a_start_may_be_complex(generator):
+    _, gates, *pool = problem(3, generator)
+    start = torch.randn(8, dtype=torch.cdouble, generator=generator)
+    start = torch.nn.functional.normalize(start, dim=0).requires_grad_()
+    paths = probabilities(start, gates, *pool), evolve(start, gates, *pool).abs() ** 2
+    found, expected = (torch.autograd.grad(p[5], start)[0] for p in paths)
+    torch.testing.assert_close(found, expected)
+
+
 def test_single_gradients_are_asked_for_alone(generator):
     for wanted in range(3):
         start, gates, *pool = problem(2, generator)
