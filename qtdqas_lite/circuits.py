@@ -282,7 +282,8 @@ def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
 
 def _collapsed(names: Sequence[Any]) -> Any:
     """Undo :func:`_repeated`."""
-    return names[0] if isinstance(names[0], str) and {*names} == {names[0]} else list(names)
+    same = isinstance(names[0], str) and all(name == names[0] for name in names)
+    return names[0] if same else list(names)
 
 
 def _check(candidate: Candidate) -> bool:
