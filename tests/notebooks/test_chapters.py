@@ -102,6 +102,15 @@ def colab_shows_every_cell(notebook):
                 yield f"Colab shows this as text: {match[0].strip()!r} in: {where(cell)}"
 
 
+def numbered_equations_are_one_line(notebook):
+    r"""Sphinx wraps an equation with ``\\`` in an environment where ``\tag`` is an error."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for equation in re.findall(r"(?s)\$\$(.+?)\$\$", cell.source):
+                if r"\tag" in equation and r"\\" in equation:
+                    yield rf"write \cr for the line break in: {equation.strip()[:60]}"
+
+
 def numbers_are_checked(notebook):
     """At least one cell has its output compared, by the comment or by the quieter tag."""
     for cell in code_cells(notebook):
@@ -162,6 +171,7 @@ CHECKS = [
     colab_installs_first,
     pictures_have_alt_text,
     colab_shows_every_cell,
+    numbered_equations_are_one_line,
     numbers_are_checked,
     metadata_is_stable,
     from_core_cells_agree,
@@ -172,6 +182,14 @@ def test_there_are_chapters():
     toc = (ROOT / "_toc.yml").read_text("utf-8")
     assert CHAPTERS
     assert [path.stem for path in CHAPTERS if f"chapters/{path.stem}\n" not in toc] == []
+
+
+def test_figures_have_one_name():
+    """Two chapters that name a figure alike: the book would link one of them to the other."""
+    cells = [cell for path in CHAPTERS for cell in code_cells(nbformat.read(path, as_version=4))]
+    names = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+    names = [name for name in names if name]
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -240,6 +258,7 @@ BROKEN = {
     "role": (colab_shows_every_cell, prose("as in {cite}`chen2025diffqas`")),
     "target": (colab_shows_every_cell, prose("(a-target)=\n## x")),
     "label": (colab_shows_every_cell, prose("$$x$$ (eq-x)")),
+    "split": (numbered_equations_are_one_line, prose(r"$$a \\ b \tag{1}$$")),
     "unchecked": (numbers_are_checked, lambda n: n.cells[NUMBER].metadata.pop("tags")),
     "interpreter": (metadata_is_stable, lambda n: n.metadata.language_info.update(version="3.11")),
     "timestamps": (metadata_is_stable, lambda n: n.cells[NUMBER].metadata.update(execution={})),
