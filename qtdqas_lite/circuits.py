@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import operator
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -23,7 +22,7 @@ from .gates import (
     rotation_quaternions,
 )
 from .iqp import iqp_masks, iqp_probabilities
-from .statevector import probabilities
+from .statevector import check_memory, probabilities
 
 
 @dataclass(frozen=True)
@@ -212,12 +211,15 @@ class FixedCircuit(nn.Module):
             here = (self.numbers == number)[..., None]
             quaternions = torch.where(here, rotation_quaternions(name, theta), quaternions)
         gates = quaternion_gates(quaternions, real=self.real)
+        return self.start(theta), gates, self.permutations, self.signs, self._order
+
+    def start(self, theta: Tensor) -> Tensor:
+        """Return the state before the first layer, in the precision of the angles: (2**n,)."""
         if self._candidate.hadamard:
-            state = theta.new_full((2**self.n_qubits,), 2 ** (-self.n_qubits / 2))
-        else:
-            state = theta.new_zeros(2**self.n_qubits)
-            state[0] = 1
-        return state, gates, self.permutations, self.signs, self._order
+            return theta.new_full((2**self.n_qubits,), 2 ** (-self.n_qubits / 2))
+        state = theta.new_zeros(2**self.n_qubits)
+        state[0] = 1
+        return state
 
     def architecture(self) -> Candidate:
         """Return what there is to say about the circuit but its angles."""
@@ -251,21 +253,6 @@ def check_n_layers(n_layers: int) -> int:
     if n_layers < 1:
         raise CircuitError(f"n_layers must be at least 1, got {n_layers}")
     return n_layers
-
-
-def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
-    """Refuse a circuit whose states alone would fill this machine's memory."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told by every operating system
-        return
-    # A state per layer, a handful to work with, and the entangler's 8-byte indices.
-    needed = 2 ** min(n_qubits, 200) * ((n_layers + 4) * (4 if real else 8) + 16)
-    if needed > memory:
-        raise CircuitError(
-            f"{n_qubits} qubits and {n_layers} layers need about {needed / 1e9:,.0f} GB to train, "
-            f"and this machine has {memory / 1e9:,.0f} GB; use fewer qubits or layers"
-        )
 
 
 def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:

@@ -49,10 +49,8 @@ def tangents(
     states = state.to(gates.dtype)[None]  # the state first, then one row for each angle so far
     for layer, chosen in enumerate(per_layer(choice, n_layers)):
         states = entangle(states, *moves, chosen)
-        flat = states.reshape(-1)
         for group, right in zip(groups, rights, strict=True):
-            flat = apply(group[layer], flat, right)
-        states = flat.view(states.shape)
+            states = apply(group[layer], states, right)
         new = [apply_gate(states[0], turns[layer, wire], wire) for wire in range(n_qubits)]
         states = torch.cat([states, torch.stack(new)])
     squares = (states[0].conj() * states[0]).real

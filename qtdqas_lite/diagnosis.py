@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .circuits import Candidate, check_memory
+from .circuits import Candidate
 from .criterion import angle_jacobian, angle_score
 from .errors import SearchError
+from .statevector import check_memory
 
 
 @dataclass(frozen=True)

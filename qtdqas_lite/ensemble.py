@@ -11,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, check_memory
+from .circuits import Candidate, FixedCircuit
 from .diagnosis import same_probabilities
 from .errors import CircuitError
 from .gates import ENTANGLERS, ROTATIONS, entangler_pool
+from .iqp import iqp_probabilities
 from .relaxation import Relaxation, Sampling
-from .statevector import probabilities, transforms_active
+from .statevector import check_memory, probabilities, transforms_active
 
 # Side by side, small states share the calls that large ones would not notice.
 _MOST_QUBITS_SIDE_BY_SIDE = 13
@@ -122,11 +123,10 @@ class CircuitEnsemble(Relaxation):
         groups: dict[Any, list[int]] = {}
         for i, (first, live) in enumerate(self._verdict):
             if live and (first == i or not self.share_theta):
-                rotations = self.candidates[i].rotations
-                # The diagonal ones have a faster way of their own.
                 alone = not self.share_theta or self.n_qubits > _MOST_QUBITS_SIDE_BY_SIDE
-                alone = alone or self._circuit(i).masks is not None
-                groups.setdefault((rotations, i if alone else None), []).append(i)
+                diagonal = self._circuit(i).masks is not None  # these have a faster way
+                key = self.candidates[i].rotations, diagonal, i if alone else None
+                groups.setdefault(key, []).append(i)
         return list(groups.values())
 
     def _circuit(self, number: int) -> FixedCircuit:
@@ -189,6 +189,7 @@ class _SideBySide(nn.Module):
 
     permutations: Tensor
     signs: Tensor | None
+    masks: Tensor | None
 
     def __init__(self, everything: tuple[Candidate, ...], numbers: list[int]) -> None:
         super().__init__()
@@ -199,6 +200,8 @@ class _SideBySide(nn.Module):
             circuit = candidate.circuit(generator=torch.Generator())
             del circuit.theta  # the ensemble's angles are used
             self.circuits.append(circuit)
+        masks = [mask for circuit in self.circuits if (mask := circuit.masks) is not None]
+        self.register_buffer("masks", torch.stack(masks) if masks else None, persistent=False)  # type: ignore[arg-type]
         size = 2 ** candidates[0].n_qubits
         layers = list(zip(*[candidate.entanglers for candidate in candidates], strict=True))
         pool = list(dict.fromkeys(layers))
@@ -214,11 +217,14 @@ class _SideBySide(nn.Module):
 
     def forward(self, theta: Tensor) -> Tensor:
         """Return the probabilities of every circuit: shape (number of circuits, 2**n_qubits)."""
+        if self.masks is not None:
+            return iqp_probabilities(theta, self.masks)
         if len(self.circuits) == 1:
             result: Tensor = self.circuits[0].run(theta)[None]  # type: ignore[operator]
             return result
-        states, gates = zip(*[c.layers(theta)[:2] for c in self.circuits], strict=True)  # type: ignore[operator]
-        flat = probabilities(torch.cat(states), gates[0], self.permutations, self.signs, self.order)
+        starts = torch.cat([circuit.start(theta) for circuit in self.circuits])  # type: ignore[operator]
+        gates = self.circuits[0].layers(theta)[1]  # type: ignore[operator]
+        flat = probabilities(starts, gates, self.permutations, self.signs, self.order)
         return flat.view(len(self.circuits), -1)
 
 

@@ -8,11 +8,13 @@ IQP circuit: Shepherd and Bremner, arXiv 0809.0847).
 
 from __future__ import annotations
 
+from functools import lru_cache, reduce
+
 import torch
 from torch import Tensor
 
 from .gates import CNOT, entangler_gates
-from .kronecker import group_sizes
+from .kronecker import apply, group_sizes
 
 
 def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
@@ -42,28 +44,32 @@ def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         theta: Angles in radians, shape (n_layers, n).
-        masks: Of the same shape, from :func:`iqp_masks`.
+        masks: Of the same shape, from :func:`iqp_masks`; or (circuits, n_layers, n), for several
+            circuits with the same angles.
 
     Returns:
-        Shape (2**n,), with every derivative.
+        Shape (2**n,), or (circuits, 2**n), with every derivative.
     """
     n_qubits = theta.shape[1]
-    coefficients = theta.new_zeros(2**n_qubits).index_add(0, masks.flatten(), theta.flatten() / 2)
+    table = masks.view(-1, theta.numel())  # a row for each circuit
+    halves = (theta.flatten() / 2).expand(table.shape)
+    coefficients = theta.new_zeros(len(table), 2**n_qubits).scatter_add(1, table, halves)
     phases = walsh_hadamard(coefficients, n_qubits)
     parts: Tensor = walsh_hadamard(torch.stack([phases.cos(), phases.sin()]), n_qubits)
-    return parts.square().sum(0) * 0.25**n_qubits
+    squares = parts.square().sum(0) * 0.25**n_qubits
+    return squares.view(*masks.shape[:-2], 2**n_qubits)
 
 
 def walsh_hadamard(values: Tensor, n_qubits: int) -> Tensor:
     """Sum (-1)**(bits(i) . bits(j)) * values[j] over j, for every i; shape (..., 2**n) is kept."""
-    hadamard = values.new_tensor([[1.0, 1.0], [1.0, -1.0]])
     right = 2**n_qubits
     for size in group_sizes(n_qubits):
-        matrix = hadamard
-        for _ in range(size - 1):
-            matrix = torch.kron(matrix, hadamard)
         right //= 2**size
-        cube = values.reshape(-1, 2**size, right)
-        moved = cube[..., 0] @ matrix if right == 1 else matrix @ cube
-        values = moved.reshape(values.shape)
+        values = apply(_hadamards(size, values.dtype, values.device), values, right)
     return values
+
+
+@lru_cache(maxsize=32)
+def _hadamards(n_qubits: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    one = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype, device=device)
+    return reduce(torch.kron, [one] * n_qubits)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, check_memory
+from .circuits import Candidate, FixedCircuit
 from .errors import CircuitError
 from .gates import (
     entangler_gates,
@@ -21,7 +21,7 @@ from .gates import (
 )
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
-from .statevector import apply_gate, probabilities, squares, transforms_active
+from .statevector import apply_gate, check_memory, probabilities, squares, transforms_active
 
 
 class RelaxedCircuit(Relaxation):

@@ -10,6 +10,7 @@ other, and both against PennyLane.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import CircuitError
-from .kronecker import apply_all, group_sizes, kron, overlaps, trace_index
+from .kronecker import Products, kron, overlaps, trace_index
 
 #: Which entangler acts in each layer: None if there is only one, a number for each layer, or a
 #: weight for each layer and entangler, shape (n_layers, n_entanglers).
@@ -166,6 +167,21 @@ def squares(state: Tensor) -> Tensor:
     return state.real**2 + state.imag**2 if state.is_complex() else state**2
 
 
+def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
+    """Refuse a circuit whose states alone would fill this machine's memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told by every operating system
+        return
+    # A state per layer, a handful to work with, and the entangler's 8-byte indices.
+    needed = 2 ** min(n_qubits, 200) * ((n_layers + 4) * (4 if real else 8) + 16)
+    if needed > memory:
+        raise CircuitError(
+            f"{n_qubits} qubits and {n_layers} layers need about {needed / 1e9:,.0f} GB to train, "
+            f"and this machine has {memory / 1e9:,.0f} GB; use fewer qubits or layers"
+        )
+
+
 class _Probabilities(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -178,28 +194,27 @@ class _Probabilities(torch.autograd.Function):
         order: list[int],
         reversible: bool,
     ) -> Tensor:
-        n_qubits = gates.shape[1]
         ctx.order, ctx.norms = order, []
-        ctx.sizes = group_sizes(n_qubits)
-        # How many indices stand behind each group of wires.
-        ctx.rights = [2 ** sum(ctx.sizes[i + 1 :]) for i in range(len(ctx.sizes))]
-        ctx.groups = [kron(group) for group in torch.split(gates, ctx.sizes, 1)]
+        ctx.products = products = Products(gates.shape[1], len(start))
+        ctx.groups = [kron(group) for group in torch.split(gates, products.sizes, 1)]
         moves = rows(permutations, len(start)), rows(signs, len(start))
-        state = start.to(gates.dtype)
-        spare = [torch.empty_like(state), torch.empty_like(state)]
-        states = state.new_empty(1 if reversible else len(gates), len(state))
-        for layer, matrices in enumerate(zip(*[g.unbind() for g in ctx.groups], strict=True)):
+        flat = start.to(gates.dtype)
+        spare = products.views(flat.new_empty(2, len(flat)))
+        states = flat.new_empty(1 if reversible else len(gates), len(flat))
+        kept = products.views(states) * (len(gates) if reversible else 1)
+        for layer, factors in enumerate(products.prepare(ctx.groups)):
             if weights is None:
-                state = entangle(state, *moves, order[layer], out=spare[0])
+                entangle(flat, *moves, order[layer], out=spare[0][-1])
+                state = spare[0]
             else:  # the first matrix divides by the norm as it goes
-                state = entangle(state, *moves, weights[layer])
-                ctx.norms.append(torch.vdot(state, state).real.sqrt())
-                matrices = matrices[0] / ctx.norms[-1], *matrices[1:]
-            row = states[0 if reversible else layer]
-            state = apply_all(matrices, ctx.rights, state, spare, out=row)
+                flat = entangle(flat, *moves, weights[layer])
+                (state,) = products.views(flat[None])
+                ctx.norms.append(torch.vdot(flat, flat).real.sqrt())
+                factors = factors[0] / ctx.norms[-1], *factors[1:]
+            flat = products.apply(factors, state, spare, out=kept[layer])[-1]
         ctx.reversible = reversible
         ctx.save_for_backward(gates, start, weights, permutations, signs, states)
-        return squares(state)
+        return squares(flat)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -222,47 +237,52 @@ class _Probabilities(torch.autograd.Function):
         # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
         # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is
         # the same trace of lambda psi_after^H and G_i is unitary.
-        n_layers = len(gates)
-        pool = permutations.view(-1, len(start))
-        matrices = [*zip(*[g.mH.resolve_conj().unbind() for g in ctx.groups], strict=True)]
+        n_layers, length, products = len(gates), len(start), ctx.products
+        pool = permutations.view(-1, length)
+        undo = _inverses(pool).unbind(), rows(signs, length)
+        factors = products.prepare([g.mH.resolve_conj() for g in ctx.groups])
         states = states.clone() if ctx.reversible else states  # one state, about to be undone
-        state = states[-1]
         if weights is not None:  # a norm was divided out: along it there is no gradient
-            grad = grad - grad @ squares(state)
+            grad = grad - grad @ squares(states[-1])
         slopes: list[Tensor] = []
         # Results between the large temporary tensors would keep the memory of these apart, unused.
-        collected = [state.new_empty(n_layers, 2**k, 2**k) for k in ctx.sizes]
-        spare = [torch.empty_like(state), torch.empty_like(state)]
+        collected = [states.new_empty(n_layers, 2**k, 2**k) for k in products.sizes]
+        spare = products.views(states.new_empty(2, length))
         # The overlaps of small states wait for one another: one call for many is faster.
-        block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // len(start)))
-        gradients = state.new_empty(block, len(start))
-        undo = _inverses(pool).unbind(), rows(signs, len(start))
-        gradient = torch.mul(state, grad, out=gradients[(n_layers - 1) % block]).mul_(2)
+        block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
+        gradients = states.new_empty(block, length)
+        views = products.views(gradients)
+        state = products.views(states)[0] if ctx.reversible else spare[0]
+        gradient = views[(n_layers - 1) % block]
+        torch.mul(states[-1], grad, out=gradient[-1]).mul_(2)
         for layer in reversed(range(n_layers)):
             if layer % block == 0:
                 after = states if ctx.reversible else states[layer : layer + block]
-                for k, right, overlap in zip(ctx.sizes, ctx.rights, collected, strict=True):
-                    overlap[layer : layer + block] = overlaps(
-                        gradients[: len(after)], after, 2**k, right
-                    )
-            row = gradients[(layer - 1) % block]
-            gradient = apply_all(matrices[layer], ctx.rights, gradient, spare)
+                for right, overlap in zip(products.rights, collected, strict=True):
+                    into = overlap[layer : layer + block]
+                    overlaps(gradients[: len(into)], after, right, into)
+            row = views[(layer - 1) % block]
+            moved = products.apply(factors[layer], gradient, spare)[-1]
             if weights is None:
-                gradient = _disentangle(gradient, *undo, ctx.order[layer], out=row)
+                _disentangle(moved, *undo, ctx.order[layer], out=row[-1])
             else:
                 before = states[layer - 1] if layer else start.to(gates.dtype)
-                moved = [_disentangle(gradient, *undo, k) for k in range(len(pool))]
-                slope = torch.stack([torch.vdot(m, before).real for m in moved])
+                parts = [_disentangle(moved, *undo, k) for k in range(len(pool))]
+                slope = torch.stack([torch.vdot(part, before).real for part in parts])
                 slopes.append(slope / ctx.norms[layer])
-                gradient = row.copy_(_mix(weights[layer] / ctx.norms[layer], moved))
+                row[-1].copy_(_mix(weights[layer] / ctx.norms[layer], parts))
+            gradient = row
             if ctx.reversible:
-                state = apply_all(matrices[layer], ctx.rights, states[0], spare)
-                _disentangle(state, *undo, ctx.order[layer], out=states[0])
+                earlier = products.apply(factors[layer], state, spare)[-1]
+                _disentangle(earlier, *undo, ctx.order[layer], out=state[-1])
         traces = [
-            overlap.flatten(1)[:, trace_index(k, gates.device)].sum(-1)
-            for k, overlap in zip(ctx.sizes, collected, strict=True)
+            overlap.flatten(1)
+            .index_select(1, trace_index(k, gates.device))
+            .view(n_layers, 4 * k, -1)
+            .sum(-1)
+            for k, overlap in zip(products.sizes, collected, strict=True)
         ]
-        start_gradient = gradient if start.is_complex() else gradient.real
+        start_gradient = gradient[-1] if start.is_complex() else gradient[-1].real
         gates_gradient = torch.cat(traces, 1).view(gates.shape) @ gates
         weights_gradient = torch.stack(slopes[::-1]) if slopes else None
         return gates_gradient, start_gradient, weights_gradient, *nothing

@@ -166,13 +166,14 @@ def test_what_is_kept_for_the_gradient(reversible, states):
 
 
 class Largest(TorchDispatchMode):
-    """Watch for the largest tensor that is made."""
+    """Watch for the largest piece of memory that is asked for, in numbers of four bytes."""
 
     numbers = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
-        self.numbers = max([self.numbers, *(t.numel() for t in [made] if torch.is_tensor(t))])
+        if torch.is_tensor(made):
+            self.numbers = max(self.numbers, made.untyped_storage().nbytes() // 4)
         return made
 
 

@@ -32,6 +32,8 @@ def simulated(monkeypatch):
 
     together = spy(module.probabilities, lambda state, gates, *_: len(state) >> gates.shape[1])
     monkeypatch.setattr(module, "probabilities", together)
+    diagonal = spy(module.iqp_probabilities, lambda _, masks: len(masks))
+    monkeypatch.setattr(module, "iqp_probabilities", diagonal)
     monkeypatch.setattr(module.FixedCircuit, "run", spy(module.FixedCircuit.run, lambda *_: 1))
     return counts
 
