@@ -7,15 +7,22 @@ Warnings are errors, a chapter that fails shows its traceback, and a missing pag
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
+from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
+# The landing page shows the widget of this chapter, alive.
+LANDING_CHAPTER = ROOT / "chapters/03-quantum-train.ipynb"
+STATE = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def package_key(root: Path) -> str:
@@ -45,6 +52,18 @@ def missing_pages(toc: dict[str, Any], html: Path) -> list[str]:
     return [name for name in toc_files(toc) if not (html / f"{name}.html").is_file()]
 
 
+def widget_html(notebook: NotebookNode) -> str:
+    """Write a notebook's first widget as it stands in a built page, for a page that is not run."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    view = next(out.data[VIEW] for out in outputs if VIEW in out.get("data", {}))
+    texts = {STATE: json.dumps(notebook.metadata.widgets[STATE]), VIEW: json.dumps(view)}
+    lines = []
+    for kind, text in texts.items():
+        text = text.replace("</", r"<\/")  # a script's text ends at the first "</"
+        lines.append(f'<script type="{kind}">{text}</script>\n')
+    return "".join([*lines, '<script src="../_static/anyhost.js"></script>\n'])
+
+
 def main() -> int:
     """Build, check, and print the page to open."""
     build, toc = ROOT / "_build", yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
@@ -55,6 +74,8 @@ def main() -> int:
     shutil.rmtree(html, ignore_errors=True)
     build.mkdir(exist_ok=True)
     stamp.write_text(key)
+    landing = widget_html(nbformat.read(LANDING_CHAPTER, as_version=4))
+    (build / "landing-widget.html").write_text(landing, "utf-8")
 
     # --all: Sphinx warns of a page only when it reads it; without, a second run would pass.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]

@@ -1,6 +1,7 @@
 """What has to agree across the repository's files."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -191,7 +192,20 @@ def test_an_undocumented_name_is_seen():
     assert undocumented(["here", "gone"], ".. autofunction:: here\n") == ["gone"]
 
 
-# --- The picture of the landing page
+# --- The landing page
+
+
+def test_the_landing_page_has_a_chapters_widget():
+    build = script("build")
+    view = new_output("display_data", {VIEW: {"model_id": "a"}})
+    made = new_notebook(cells=[new_code_cell("w", outputs=[view])])
+    state = {"state": {"a": {"state": {"_esm": "'</script>'"}}}}
+    made.metadata["widgets"] = {build.STATE: state}
+    texts = re.findall(r'<script type="([^"]+)">(.*?)</script>', build.widget_html(made))
+    assert [(kind, json.loads(text)) for kind, text in texts] == [
+        (build.STATE, state),
+        (build.VIEW, {"model_id": "a"}),
+    ]
 
 
 def test_the_landing_picture_is_a_chapters_own():
