@@ -16,6 +16,8 @@ from typing import Any
 
 import nbformat
 import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +49,19 @@ def toc_files(toc: dict[str, Any]) -> list[str]:
     return found
 
 
+def run_chapters(names: list[str], cache_folder: Path) -> None:
+    """Execute the chapters that the cache does not hold, as many at a time as there are cores.
+
+    jupyter-book would run them one after the other. It takes what it finds in the cache, and runs
+    again, and reports, what failed here.
+    """
+    cache = get_cache(cache_folder)
+    for path in [ROOT / f"{name}.ipynb" for name in names]:
+        if path.is_file():
+            cache.add_nb_to_project(str(path))
+    load_executor("temp-parallel", cache).run_and_cache(timeout=300)
+
+
 def missing_pages(toc: dict[str, Any], html: Path) -> list[str]:
     """List the documents of the table of contents that have no page under ``html``."""
     return [name for name in toc_files(toc) if not (html / f"{name}.html").is_file()]
@@ -76,6 +91,8 @@ def main() -> int:
     stamp.write_text(key)
     landing = widget_html(nbformat.read(LANDING_CHAPTER, as_version=4))
     (build / "landing-widget.html").write_text(landing, "utf-8")
+
+    run_chapters(toc_files(toc), build / ".jupyter_cache")
 
     # --all: Sphinx warns of a page only when it reads it; without, a second run would pass.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]

@@ -4,6 +4,8 @@ The Python classes hold the state, check it, and keep derived numbers up to date
 can observe and link them. They answer in a page without a kernel as well.
 """
 
+from .candidate_explorer import CandidateExplorer
+from .relaxed_gate import RelaxedGate
 from .weight_writer import WeightWriter
 
-__all__ = ["WeightWriter"]
+__all__ = ["CandidateExplorer", "RelaxedGate", "WeightWriter"]

@@ -9,31 +9,41 @@ export function probabilities({ n_qubits: n, hadamard, entangler, rotation, thet
   let im = new Float64Array(2 ** n);
   if (hadamard) re.fill(2 ** (-n / 2));
   else re[0] = 1;
-  const source = entanglerSource(n, cnots(n, entangler));
+  const { source, sign } = entanglerEffect(n, entanglerGates(n, entangler));
   for (const angles of theta) {
-    re = Float64Array.from(source, (from) => re[from]);
-    im = Float64Array.from(source, (from) => im[from]);
+    re = Float64Array.from(source, (from, i) => sign[i] * re[from]);
+    im = Float64Array.from(source, (from, i) => sign[i] * im[from]);
     angles.forEach((angle, wire) => rotate(re, im, 1 << (n - 1 - wire), rotation, angle));
   }
   return re.map((value, i) => value * value + im[i] * im[i]);
 }
 
-/** The CNOTs of one layer as [control, target], in the order in which they act. */
-export function cnots(n, entangler) {
-  const gates = [];
-  for (let wire = 0; wire < n - 1; wire++) gates.push([wire, wire + 1]);
-  if (entangler === "ring" && n > 1) gates.push([n - 1, 0]);
-  return gates;
-}
+const listOf = (length, item) => Array.from({ length }, (_, i) => item(i));
+const ENTANGLERS = {
+  chain: (n) => listOf(n - 1, (i) => ["cnot", i, i + 1]),
+  ring: (n) => listOf(n > 1 ? n : 0, (i) => ["cnot", i, (i + 1) % n]),
+  reversed: (n) => listOf(n - 1, (i) => ["cnot", n - 1 - i, n - 2 - i]),
+  stride: (n) => listOf(n > 2 ? n : 0, (i) => ["cnot", i, (i + 2) % n]),
+  "cz-ring": (n) => listOf(n > 2 ? n : n - 1, (i) => ["cz", i, (i + 1) % n]),
+  none: () => [],
+};
 
-/** Where each amplitude comes from when the CNOTs act: found by undoing them, the last one first. */
-function entanglerSource(n, gates) {
-  return Int32Array.from({ length: 2 ** n }, (_, index) => {
-    for (const [control, target] of [...gates].reverse()) {
-      if ((index >> (n - 1 - control)) & 1) index ^= 1 << (n - 1 - target);
+/** The gates of an entangler as [kind, control, target], in the order in which they act. */
+export const entanglerGates = (n, entangler) => ENTANGLERS[entangler](n);
+
+/** Where each amplitude comes from when these gates act, and its sign: found by undoing them, the last one first. */
+function entanglerEffect(n, gates) {
+  const sign = new Float64Array(2 ** n).fill(1);
+  const source = Int32Array.from(sign, (_, start) => {
+    let index = start;
+    for (const [kind, control, target] of [...gates].reverse()) {
+      const on = (index >> (n - 1 - control)) & 1;
+      if (kind === "cnot") index ^= on << (n - 1 - target);
+      else if (on & (index >> (n - 1 - target))) sign[start] *= -1;
     }
     return index;
   });
+  return { source, sign };
 }
 
 /** exp(-i angle P / 2) on the wire whose bit is `bit`, in place. */
@@ -87,13 +97,30 @@ export function turns(angle) {
   return Math.abs(value) <= 1 ? value : value - 2 * Math.round(value / 2);
 }
 
+/** A number of units of pi, as text. */
+export const inPi = (value) => `${format(value)}\u2009π`;
+
+// ---- The model -------------------------------------------------------------------------------------
+
+/** Sets traits, and tells Python of them if there is one. */
+export function send(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+/** Runs `callback` whenever one of these traits changes; returns what ends that. */
+export function follow(model, names, callback) {
+  for (const name of names) model.on(`change:${name}`, callback);
+  return () => { for (const name of names) model.off(`change:${name}`, callback); };
+}
+
 // ---- Elements ---------------------------------------------------------------------------------------
 
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-function svg(tag, attributes = {}, ...children) {
+export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
@@ -131,6 +158,39 @@ export function slider({ name, caption = name, min, max, step, text, input, done
   };
 }
 
+/** A widget's outermost element. JupyterLab would swallow the arrow keys: none leaves it. */
+export function frame(kind, ...children) {
+  return h("div", { class: `qw qw-${kind}`, onkeydown: (event) => event.stopPropagation() }, ...children);
+}
+
+/** What stays in sight at the top: a small picture, perhaps, and lines of text. */
+export function lead(picture, ...lines) {
+  return h("div", { class: "qw-lead" }, ...picture, h("div", { class: "qw-say" }, ...lines));
+}
+
+/** A numbered part of a widget. */
+export function step(number, title, ...content) {
+  return h("div", { class: `qw-step qw-step-${number}` }, h("div", { class: "qw-title" }, h("span", { class: "qw-number" }, number), title), ...content);
+}
+
+export function buttons(actions) {
+  return h("div", { class: "qw-buttons" }, ...Object.entries(actions).map(([text, onclick]) => h("button", { type: "button", onclick }, text)));
+}
+
+/** Radio buttons need a name of their own. */
+export const groupName = () => `qw-${Math.random().toString(36).slice(2)}`;
+
+/** One of a few, as radio buttons: `options` are values and their texts; `choose(value)` runs on a choice. */
+export function choice({ name, options, choose }) {
+  const group = groupName();
+  const radios = options.map(([value]) => h("input", { type: "radio", name: group, onchange: () => choose(value) }));
+  return {
+    root: h("div", { class: "qw-choice", role: "radiogroup", "aria-label": name }, h("span", { class: "qw-caption", "aria-hidden": "true" }, name),
+      h("div", { class: "qw-options" }, ...options.map(([, text], i) => h("label", {}, radios[i], h("span", {}, text))))),
+    set(value) { radios.forEach((radio, i) => { radio.checked = options[i][0] === value; }); },
+  };
+}
+
 /** Says its latest text to a screen reader, once the reader's hand has come to rest. */
 export function announcer(wait = 700) {
   const output = h("output", { class: "qw-hidden", "aria-live": "polite" });
@@ -146,39 +206,31 @@ export function announcer(wait = 700) {
 }
 
 /**
- * A circuit whose rotation gates are sliders. `input(layer, wire, angle)`, `done()`.
- * One block a layer: side by side where there is room, below one another where there is not.
+ * A circuit. With `input(layer, wire, angle)` and `done()` its rotation gates are sliders, and there
+ * is one block a layer: side by side where there is room, below one another where there is not.
+ * Without, it is a small drawing of one layer, which says how often it comes.
  */
 export function circuit({ n_qubits: n, n_layers, hadamard, entangler, rotation, input, done }) {
-  const gates = cnots(n, entangler);
+  const gates = entanglerGates(n, entangler);
   const axis = rotation.toUpperCase();
+  const height = input ? 40 : 32;
+  const drawn = input ? n_layers : 1;
   const place = (element, row, column) => {
     element.style.gridRow = row + 1;
     element.style.gridColumn = column;
     return element;
   };
   const knobs = [];
-  const layers = Array.from({ length: n_layers }, (_, layer) => {
+  const layers = Array.from({ length: drawn }, (_, layer) => {
     const grid = h("div", { class: "qw-wires" });
     const first = layer === 0;
-    const last = layer === n_layers - 1;
+    const last = layer === drawn - 1;
     knobs.push([]);
     for (let wire = 0; wire < n; wire++) {
-      const knob = slider({
-        name: `${axis} angle of q${wire} in layer ${layer + 1}`,
-        caption: axis,
-        min: -1,
-        max: 1,
-        step: 0.01,
-        text: (value) => `${format(value)}\u2009π`,
-        input: (value) => input(layer, wire, value * Math.PI),
-        done,
-      });
-      const needle = svg("line", { x1: 0, y1: 0, x2: 0, y2: -7.5 });
-      const dial = svg("svg", { class: "qw-dial", viewBox: "-9 -9 18 18", "aria-hidden": "true" }, svg("circle", { r: 8 }), needle);
-      knob.root.prepend(dial);
-      knob.root.classList.add("qw-gate");
-      knobs[layer].push({ set: (value) => { knob.set(value); needle.setAttribute("transform", `rotate(${180 * value})`); } });
+      const knob = input
+        ? dial({ name: `${axis} angle of q${wire} in layer ${layer + 1}`, caption: axis, input: (angle) => input(layer, wire, angle), done })
+        : { root: h("span", { class: "qw-box qw-wide" }, axis) };
+      knobs[layer].push(knob);
       const ket = first ? [h("span", { class: "qw-ket" }, "|0⟩")] : [];
       grid.append(
         place(h("span", { class: "qw-wire" }), wire, "1 / -1"),
@@ -188,15 +240,31 @@ export function circuit({ n_qubits: n, n_layers, hadamard, entangler, rotation, 
       if (first && hadamard) grid.append(place(h("span", { class: "qw-box" }, "H"), wire, 2));
       if (last) grid.append(place(meter(), wire, 5));
     }
-    if (gates.length) grid.append(drawCnots(n, gates));
-    const title = `Layer ${layer + 1}`;
+    if (gates.length) grid.append(drawEntangler(n, gates, height));
+    const title = input ? `Layer ${layer + 1}` : n_layers > 1 ? `Layer, ${n_layers} times` : "Layer, once";
+    const entangled = gates.length ? `${gates.length} ${gates[0][0].toUpperCase()}${gates.length === 1 ? "" : "s"}, then ` : "";
     const ends = `${first ? "qw-first" : ""} ${last ? "qw-last" : ""}`;
-    return h("div", { class: `qw-layer ${ends}`, role: "group", "aria-label": title, style: `--wires: ${n}; --cnots: ${gates.length}` },
-      h("div", { class: "qw-small" }, `${title}: ${gates.length} CNOT${gates.length === 1 ? "" : "s"}, then ${axis}`), grid);
+    return h("div", { class: `qw-layer ${ends}`, role: "group", "aria-label": title, style: `--wires: ${n}; --gates: ${gates.length}; --row: ${height}px` },
+      h("div", { class: "qw-small" }, `${title}: ${entangled}${axis}`), grid);
   });
   return {
-    root: h("div", { class: "qw-circuit" }, ...layers),
-    set: (theta) => theta.forEach((angles, layer) => angles.forEach((angle, wire) => knobs[layer][wire].set(turns(angle)))),
+    root: h("div", { class: input ? "qw-circuit" : "qw-circuit qw-drawing" }, ...layers),
+    set: (theta) => theta.forEach((angles, layer) => angles.forEach((angle, wire) => knobs[layer][wire].set(angle))),
+  };
+}
+
+/** A rotation gate that is a slider, with a needle. */
+function dial({ name, caption, input, done }) {
+  const knob = slider({ name, caption, min: -1, max: 1, step: 0.01, text: inPi, input: (value) => input(value * Math.PI), done });
+  const needle = svg("line", { x1: 0, y1: 0, x2: 0, y2: -7.5 });
+  knob.root.prepend(svg("svg", { class: "qw-dial", viewBox: "-9 -9 18 18", "aria-hidden": "true" }, svg("circle", { r: 8 }), needle));
+  knob.root.classList.add("qw-gate");
+  return {
+    root: knob.root,
+    set(angle) {
+      knob.set(turns(angle));
+      needle.setAttribute("transform", `rotate(${180 * turns(angle)})`);
+    },
   };
 }
 
@@ -205,23 +273,26 @@ function meter() {
     svg("path", { d: "M4.5 15 A6.5 6.5 0 0 1 17.5 15 M11 15 L15.5 7" }));
 }
 
-function drawCnots(n, gates) {
-  const [width, height] = [16, 40];
+/** CNOTs as a dot and a circled cross, CZs as two dots. */
+function drawEntangler(n, gates, height) {
+  const width = 16;
   const y = (wire) => (wire + 0.5) * height;
-  const drawn = gates.flatMap(([control, target], column) => {
+  const drawn = gates.flatMap(([kind, control, target], column) => {
     const x = (column + 0.5) * width;
-    const [top, bottom] = [Math.min(y(control), y(target)), Math.max(y(control), y(target))];
-    const reach = control < target ? [top, bottom + 6.5] : [top - 6.5, bottom];
+    const reach = kind === "cz" ? 0 : control < target ? 6.5 : -6.5; // up to the far edge of the circle
+    const dot = (wire) => svg("circle", { class: "qw-dot", cx: x, cy: y(wire), r: 3.4 });
+    const line = svg("line", { x1: x, x2: x, y1: y(control), y2: y(target) + reach });
+    if (kind === "cz") return [line, dot(control), dot(target)];
     return [
       svg("circle", { class: "qw-ground", cx: x, cy: y(target), r: 6.5 }),
-      svg("line", { x1: x, x2: x, y1: reach[0], y2: reach[1] }),
+      line,
       svg("line", { x1: x - 6.5, x2: x + 6.5, y1: y(target), y2: y(target) }),
-      svg("circle", { class: "qw-dot", cx: x, cy: y(control), r: 3.4 }),
+      dot(control),
     ];
   });
   const size = { width: gates.length * width, height: n * height };
-  const label = `CNOTs from control to target: ${gates.map(([c, t]) => `q${c} to q${t}`).join(", ")}`;
-  return svg("svg", { class: "qw-cnots", ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": label }, ...drawn);
+  const label = `${gates[0][0].toUpperCase()}s from control to target: ${gates.map(([, c, t]) => `q${c} to q${t}`).join(", ")}`;
+  return svg("svg", { class: "qw-entangler", ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": label }, ...drawn);
 }
 
 /** The end of a scale, a round number: it grows at once and shrinks late, so that it seldom jumps. */
@@ -234,8 +305,9 @@ export function scaleEnd(largest, before) {
 
 /**
  * Bars, one for each of `count` outcomes; those from `used` on are pale and hatched. A dashed line
- * marks 1. `look(index)` runs when a bar is pointed at. `set(values, floor)` with a floor above zero
- * has a logarithmic axis: heights are log(value + floor).
+ * marks 1. `look(index)` runs when a bar is pointed at. `set(values, { floor, largest })` with a floor
+ * above zero has a logarithmic axis: heights are log(value + floor). Charts given the same `largest`
+ * have the same axis.
  */
 export function bars({ count, used, label, look }) {
   const all = Array.from({ length: count }, (_, i) => h("span", { class: i < used ? "qw-bar" : "qw-bar qw-unused" }));
@@ -253,8 +325,8 @@ export function bars({ count, used, label, look }) {
   let marked = all[0];
   return {
     root: h("div", { class: "qw-plot" }, top, middle, one, plot),
-    set(values, floor = 0) {
-      end = scaleEnd(Math.max(2, ...values), end);
+    set(values, { floor = 0, largest = Math.max(...values) } = {}) {
+      end = scaleEnd(Math.max(2, largest), end);
       const height = floor
         ? (value) => 100 * Math.log((value + floor) / floor) / Math.log((end + floor) / floor)
         : (value) => 100 * value / end;

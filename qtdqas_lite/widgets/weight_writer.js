@@ -44,13 +44,9 @@ function build(model, el) {
 
   // ---- What a control does ----------------------------------------------------------------------
 
-  const send = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const change = (what, values) => {
     before ??= now.weights;
-    send(values);
+    send(model, values);
     const moves = now.weights.map((weight, i) => Math.abs(weight - before[i]));
     const moved = moves.filter((move) => move > 1e-9).length;
     const mean = moves.reduce((sum, move) => sum + move, 0) / count;
@@ -88,7 +84,7 @@ function build(model, el) {
   scrub.root.classList.add("qw-scrub");
   const readout = h("div", { class: "qw-readout" });
   const logarithmic = h("input", { type: "checkbox", onchange: () => showBars() });
-  const showBars = () => outcomes.set(now.scaled, logarithmic.checked ? FLOOR : 0);
+  const showBars = () => outcomes.set(now.scaled, { floor: logarithmic.checked ? FLOOR : 0 });
 
   const weightMap = cells({ side, look, label: `The ${pixels} pixel weights as a ${side} by ${side} map` });
   const biasCell = cells({ side: 1, look, first: pixels, label: "The bias" });
@@ -123,11 +119,11 @@ function build(model, el) {
   const brief = h("span");
   const small = cells({ side, label: "The weights, small" });
 
-  const group = `qw-${Math.random().toString(36).slice(2)}`; // radio buttons need a name of their own
+  const group = groupName();
   const thumbs = images.map((image, i) => {
     const radio = h("input", {
       type: "radio", name: group, value: i, "aria-label": `Image ${i + 1}, a ${names[labels[i]]}`,
-      onchange: () => send({ selected: i }),
+      onchange: () => send(model, { selected: i }),
     });
     return { radio, root: h("label", { class: "qw-thumb", title: `a ${names[labels[i]]}` }, radio, picture(image)) };
   });
@@ -215,18 +211,13 @@ function build(model, el) {
 
   // ---- The layout --------------------------------------------------------------------------------------------
 
-  const step = (number, title, ...content) =>
-    h("div", { class: `qw-step qw-step-${number}` }, h("div", { class: "qw-title" }, h("span", { class: "qw-number" }, number), title), ...content);
-  const button = (text, onclick) => h("button", { type: "button", onclick }, text);
   const spans = [["pixel weights", pixels], ["", 1], ["unused", 2 ** n - count]].filter(([, width]) => width > 0);
 
-  const root = h("div", { class: "qw qw-weight-writer" },
-    h("div", { class: "qw-lead" },
-      small.root,
-      h("div", { class: "qw-say" }, hint, brief)),
+  const root = frame("weight-writer",
+    lead([small.root], hint, brief),
     h("div", { class: "qw-steps" },
       step(1, "Circuit: every rotation is a slider",
-        h("div", { class: "qw-buttons" }, button("Random angles", random), button("Reset", reset)), wires.root),
+        buttons({ "Random angles": random, Reset: reset }), wires.root),
       step(2, h("span", {}, `Probabilities p of ${2 ** n} outcomes, as 2`, h("sup", {}, n), "p"),
         outcomes.root,
         h("div", { class: "qw-spans", "aria-hidden": "true" }, ...spans.map(([text, width]) => h("span", { style: `flex: ${width} 0 0` }, text))),
@@ -251,16 +242,13 @@ function build(model, el) {
         h("div", { class: "qw-thumbs", role: "radiogroup", "aria-label": "Image to show; those read wrongly are crossed" }, ...thumbs.map((thumb) => thumb.root)))),
     voice.root,
   );
-  root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would swallow the arrow keys
-  for (const name of NUMBERS) model.on(`change:${name}`, showAll);
-  model.on("change:selected", showImage);
+  const ends = [follow(model, NUMBERS, showAll), follow(model, ["selected"], showImage)];
   showAll();
   voice.stop(); // nothing has happened yet
   el.replaceChildren(root);
 
   return () => {
-    for (const name of NUMBERS) model.off(`change:${name}`, showAll);
-    model.off("change:selected", showImage);
+    for (const end of ends) end();
     voice.stop();
     root.remove();
   };
@@ -268,12 +256,8 @@ function build(model, el) {
 
 function render({ model, el }) {
   let stop = build(model, el);
-  const rebuild = () => { stop(); stop = build(model, el); };
-  for (const name of ARCHITECTURE) model.on(`change:${name}`, rebuild);
-  return () => {
-    for (const name of ARCHITECTURE) model.off(`change:${name}`, rebuild);
-    stop();
-  };
+  const end = follow(model, ARCHITECTURE, () => { stop(); stop = build(model, el); });
+  return () => { end(); stop(); };
 }
 
 export default { render };

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import anywidget
-import numpy as np
 import torch
 import traitlets
 from torch import Tensor, nn
@@ -16,46 +14,13 @@ from ..circuits import FixedCircuit
 from ..errors import CircuitError, TargetError
 from ..generator import GeneratedNetwork
 from ..mapping import AffineMapping, log_channel
-from .parts import front_end
+from .parts import BookWidget, Numbers, as_tensor, front_end
 
 MAX_QUBITS = 8
 MAX_LAYERS = 4
-LARGEST = 1e6
 
 
-class _Numbers(traitlets.TraitType):  # type: ignore[type-arg]  # not generic yet on Colab
-    """Finite numbers of one shape, kept as (nested lists of) floats; tensors are accepted.
-
-    An axis is a length, or the name of the trait that holds it. No axis means a single number.
-    """
-
-    def __init__(self, *axes: str | int, positive: bool = False) -> None:
-        super().__init__()
-        self.axes = axes
-        self.positive = positive
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        try:
-            numbers = _as_tensor(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise traitlets.TraitError(f"{self.name} must hold numbers: {error}") from None
-        shape = tuple(getattr(obj, axis) if isinstance(axis, str) else axis for axis in self.axes)
-        if numbers.shape != shape:
-            wanted = f"shape {shape}" if shape else "a single number"
-            names = f" = ({', '.join(map(str, self.axes))})" if shape else ""
-            raise traitlets.TraitError(
-                f"{self.name} must be {wanted}{names}, got shape {tuple(numbers.shape)}"
-            )
-        if not bool((numbers.abs() <= LARGEST).all()):
-            raise traitlets.TraitError(
-                f"{self.name} must hold finite numbers between -{LARGEST:g} and {LARGEST:g}"
-            )
-        if self.positive and not bool((numbers >= 1 / LARGEST).all()):
-            raise traitlets.TraitError(f"{self.name} must be positive, at least {1 / LARGEST:g}")
-        return numbers.tolist()
-
-
-class WeightWriter(anywidget.AnyWidget):
+class WeightWriter(BookWidget):
     """A circuit whose angles are sliders, the weights that it writes, and what they predict.
 
     Drag an angle or a coefficient: the outcomes' probabilities, the weights of ``nn.Linear(k, 1)``
@@ -88,18 +53,19 @@ class WeightWriter(anywidget.AnyWidget):
     """
 
     _esm, _css = front_end("weight_writer")
+    _dragged = ("theta", "bit_coefficients", "channel_coefficient", "bias")
 
-    theta = _Numbers("n_layers", "n_qubits").tag(sync=True)
-    bit_coefficients = _Numbers("n_qubits").tag(sync=True)
-    channel_coefficient = _Numbers().tag(sync=True)
-    bias = _Numbers().tag(sync=True)
+    theta = Numbers("n_layers", "n_qubits").tag(sync=True)
+    bit_coefficients = Numbers("n_qubits").tag(sync=True)
+    channel_coefficient = Numbers().tag(sync=True)
+    bias = Numbers().tag(sync=True)
     hadamard = traitlets.Bool().tag(sync=True)
     entangler = traitlets.Enum(["chain", "ring"]).tag(sync=True)
     rotation = traitlets.Enum(["rx", "ry", "rz"]).tag(sync=True)
-    raw_mean = _Numbers().tag(sync=True)
-    raw_deviation = _Numbers(positive=True).tag(sync=True)
-    centre = _Numbers(2).tag(sync=True)
-    scale = _Numbers(2).tag(sync=True)
+    raw_mean = Numbers().tag(sync=True)
+    raw_deviation = Numbers(positive=True).tag(sync=True)
+    centre = Numbers(2).tag(sync=True)
+    scale = Numbers(2).tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
     n_qubits = traitlets.Int(read_only=True).tag(sync=True)
     n_layers = traitlets.Int(read_only=True).tag(sync=True)
@@ -107,8 +73,6 @@ class WeightWriter(anywidget.AnyWidget):
     labels: Any = traitlets.List(read_only=True).tag(sync=True)
     class_names: Any = traitlets.List(read_only=True).tag(sync=True)
     weights: Any = traitlets.List(read_only=True).tag(sync=True)
-    # What the front end's Reset button goes back to.
-    _given = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -145,11 +109,6 @@ class WeightWriter(anywidget.AnyWidget):
             TargetError: if the images and labels do not fit, or the circuit has too few qubits.
             traitlets.TraitError: if one of ``traits`` has the wrong shape or is not finite.
         """
-        unknown = sorted(set(traits) - set(self.trait_names()))
-        if unknown:  # a misspelt option would otherwise be passed over
-            raise TypeError(
-                f"there is no option {unknown[0]!r}; see the documentation of WeightWriter"
-            )
         for name, count, most in (
             ("n_qubits", n_qubits, MAX_QUBITS),
             ("n_layers", n_layers, MAX_LAYERS),
@@ -188,7 +147,6 @@ class WeightWriter(anywidget.AnyWidget):
             self.set_trait(name, value)
         architecture = {"hadamard": hadamard, "entangler": entangler, "rotation": rotation}
         super().__init__(**architecture, **{**_numbers(self._net), **traits})
-        self._given = {name: getattr(self, name) for name in _DRAGGED}
 
     @classmethod
     def from_network(
@@ -254,12 +212,6 @@ class WeightWriter(anywidget.AnyWidget):
             **{**circuit, **_numbers(net), **traits},
         )
 
-    def reset(self) -> None:
-        """Go back to the angles and coefficients that the widget was made with."""
-        with self.hold_trait_notifications():
-            for name, value in self._given.items():
-                setattr(self, name, value)
-
     def __repr__(self) -> str:
         return (
             f"WeightWriter({self.n_qubits} qubits, {self.n_layers} layers, "
@@ -305,9 +257,6 @@ class WeightWriter(anywidget.AnyWidget):
         self.set_trait("weights", torch.cat([tensor.flatten() for tensor in written]).tolist())
 
 
-_DRAGGED = ("theta", "bit_coefficients", "channel_coefficient", "bias")
-
-
 def _tensors(net: GeneratedNetwork) -> dict[str, Tensor]:
     """List the tensors that fix the weights, by the names of their traits."""
     circuit, mapping = net.circuit, net.mapping
@@ -329,17 +278,10 @@ def _numbers(net: GeneratedNetwork) -> dict[str, Any]:
     return {name: tensor.tolist() for name, tensor in _tensors(net).items()}
 
 
-def _as_tensor(values: Any) -> Tensor:
-    """Copy a tensor, an array or nested lists to a float64 tensor on the CPU."""
-    if isinstance(values, Tensor):
-        return values.detach().cpu().double()
-    return torch.tensor(np.asarray(values, dtype=np.float64))
-
-
 def _pixels(images: Any) -> Tensor:
     """Check images and flatten them: shape (count, side**2)."""
     try:
-        pixels = _as_tensor(images)
+        pixels = as_tensor(images)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TargetError(f"images must be numbers, all of one size: {error}") from None
     shape = tuple(pixels.shape)
@@ -359,7 +301,7 @@ def _pixels(images: Any) -> Tensor:
 
 def _checked_labels(labels: Any, count: int) -> list[int]:
     try:
-        values = _as_tensor([] if labels is None else labels).flatten().tolist()
+        values = as_tensor([] if labels is None else labels).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
         raise TargetError(f"labels must be 0 or 1 for each image, got {labels!r}") from None
     if len(values) != count:
@@ -377,5 +319,5 @@ def _digits(class_names: Sequence[str], count: int = 20) -> tuple[Tensor, list[i
     chosen = [data.images[data.target.astype(str) == str(name)][:count] for name in class_names]
     if any(len(images) < count for images in chosen):
         raise TargetError(f"class_names must be two digits without images, got {class_names}")
-    pairs = torch.stack([_as_tensor(images) for images in chosen], dim=1)
+    pairs = torch.stack([as_tensor(images) for images in chosen], dim=1)
     return pairs.flatten(0, 1) / 16, [0, 1] * count

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from widget_pages import ROOT, page_of, wait_for
 
-HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+HTML = ROOT / "_build" / "html"
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -80,3 +80,39 @@ def browser(driver, window):
     for kind in ("browser", "performance"):
         driver.get_log(kind)
     return driver
+
+
+@pytest.fixture
+def quiet(browser):
+    """The browser; what the test opens in it must log no error."""
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.fixture
+def open_widgets(quiet, tmp_path):
+    """``open_widgets(widget, ...)`` shows them in one page and gives their elements."""
+
+    def open_(*widgets, theme="light"):
+        path = tmp_path / "page.html"
+        path.write_text(page_of(widgets, theme), "utf-8")
+        quiet.get(path.as_uri())
+        return wait_for(quiet, len(widgets))
+
+    return open_
+
+
+@pytest.fixture
+def open_chapter(quiet):
+    """``open_chapter(name, selector)`` opens a built chapter and gives its widget's element."""
+
+    def open_(name, selector):
+        page = HTML / "chapters" / f"{name}.html"
+        if not page.is_file():
+            text = f"{page.relative_to(ROOT)} is not there: run make book"
+            pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+        quiet.get(page.as_uri())
+        (view,) = wait_for(quiet, 1, f".widget-subarea {selector}")
+        return view
+
+    return open_

@@ -1,24 +1,14 @@
 """The weight writer in a browser: the core's numbers, and a page that answers without a kernel."""
 
-import html
-import json
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 from torch import nn
+from widget_pages import call, click, follow, slider, sticks_out
 
 from qtdqas_lite import FixedCircuit, GeneratedNetwork
 from qtdqas_lite.widgets import WeightWriter
-
-ROOT = Path(__file__).resolve().parents[2]
-CHAPTER = ROOT / "_build" / "html" / "chapters" / "03-quantum-train.html"
-HOST = ROOT / "book" / "_static" / "anyhost.js"
-AXE = Path(__file__).parent / "axe.min.js"
 
 CIRCUITS = [
     {"hadamard": hadamard, "entangler": entangler, "rotation": rotation}
@@ -28,10 +18,6 @@ CIRCUITS = [
 ]
 # (n_qubits, n_layers, side of the image): the smallest and the largest, all outcomes used and few.
 SIZES = [(1, 1, 1), (3, 2, 2), (7, 2, 8), (8, 4, 8), (5, 3, 5), (7, 1, 3)]
-WRITE = """
-    const [source, configurations, done] = arguments;
-    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    import(url).then((module) => done(configurations.map(module.write)));"""
 
 
 # ---- The arithmetic ------------------------------------------------------------------------------
@@ -91,7 +77,7 @@ def cases():
 
 
 def test_numbers_are_the_cores(browser, cases):
-    answers = browser.execute_async_script(WRITE, WeightWriter._esm, [case for case, _ in cases])
+    answers = call(browser, WeightWriter, "write", [case for case, _ in cases])
     for answer, (case, expected) in zip(answers, cases, strict=True):
         for name, values in expected.items():
             assert answer[name] == pytest.approx(values, abs=1e-5), (name, case)
@@ -127,67 +113,11 @@ def test_the_comparison_can_fail(browser, cases):
         {"scale": case["scale"][::-1]},
     ]
     changed = [{**case, **change} for change in changes]
-    for change, answer in zip(
-        changes, browser.execute_async_script(WRITE, WeightWriter._esm, changed), strict=True
-    ):
+    for change, answer in zip(changes, call(browser, WeightWriter, "write", changed), strict=True):
         assert answer["weights"] != pytest.approx(expected["weights"], abs=1e-4), change
 
 
 # ---- A page without a kernel ---------------------------------------------------------------------
-
-
-def page_of(widgets, theme="light"):
-    """What a notebook's page holds: the widgets' state, a view for each, and the static host."""
-    models = {
-        widget.model_id: {"model_module": "anywidget", "state": widget.get_state()}
-        for widget in widgets
-    }
-    state = json.dumps({"version_major": 2, "version_minor": 0, "state": models})
-    state = state.replace("</", "<\\/")  # no end tag inside of a script
-    views = "".join(
-        f"<p>{html.escape(str(widget))}</p>"
-        '<script type="application/vnd.jupyter.widget-view+json">'
-        f"{json.dumps({'model_id': widget.model_id})}</script>"
-        for widget in widgets
-    )
-    colours = {"light": ("#1d2426", "#fff"), "dark": ("#dfe4e4", "#14191c")}[theme]
-    return f"""<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
-        <title>Widgets</title><meta name="viewport" content="width=device-width">
-        <style>body {{ margin: 0; font-family: sans-serif }}
-        body {{ color: {colours[0]}; background: {colours[1]} }}
-        main {{ max-width: 56rem; margin: auto; padding: 0 16px }}</style></head>
-        <body><main><h1>Widgets</h1>{views}</main>
-        <script type="application/vnd.jupyter.widget-state+json">{state}</script>
-        <script>{HOST.read_text("utf-8")}</script></body></html>"""
-
-
-@pytest.fixture
-def open_widgets(browser, tmp_path):
-    """``open_widgets(widget, ...)`` shows them in one page and gives their elements."""
-
-    def open_(*widgets, theme="light"):
-        path = tmp_path / "page.html"
-        path.write_text(page_of(widgets, theme), "utf-8")
-        browser.get(path.as_uri())
-        return wait_for(browser, len(widgets))
-
-    yield open_
-    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert severe == []
-
-
-def wait_for(browser, count):
-    views = WebDriverWait(browser, 20).until(
-        lambda b: (found := b.find_elements(By.CSS_SELECTOR, ".qw-weight-writer")) and found
-    )
-    WebDriverWait(browser, 20).until(
-        lambda b: len(b.find_elements(By.CSS_SELECTOR, ".qw-weight-writer")) == count
-    )
-    return (
-        views
-        if len(views) == count
-        else browser.find_elements(By.CSS_SELECTOR, ".qw-weight-writer")
-    )
 
 
 SHOWN = """
@@ -212,21 +142,6 @@ SHOWN = """
 
 def shown(view):
     return view.parent.execute_script(SHOWN, view)
-
-
-def slider(view, name):
-    """The slider that a screen reader would call ``name``."""
-    return next(
-        s for s in view.find_elements(By.CSS_SELECTOR, "[type=range]") if s.accessible_name == name
-    )
-
-
-def click(view, text):
-    """Click the button, or unfold the part, of this name."""
-    named = view.find_elements(By.CSS_SELECTOR, "button, summary")
-    element = next(element for element in named if element.text == text)
-    view.parent.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
-    element.click()
 
 
 def test_shows_what_python_says(open_widgets):
@@ -342,45 +257,13 @@ def test_follows_python_and_cleans_up(browser, open_widgets):
     """As with a kernel: the model changes from outside; after the clean-up, nothing listens."""
     widget = WeightWriter()
     open_widgets(widget)
-    state = {k: v for k, v in widget.get_state().items() if not k.startswith("_e")}
-    script = """
-        const [source, state, done] = arguments;
-        const listeners = {};
-        const model = {
-            get: (name) => state[name],
-            set(name, value) {
-                state[name] = value;
-                (listeners[`change:${name}`] ?? []).forEach((f) => f());
-            },
-            on: (name, f) => (listeners[name] ??= []).push(f),
-            off: (name, f) => { listeners[name] = listeners[name].filter((g) => g !== f); },
-            save_changes() {},
-        };
-        const key = new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true });
-        const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-        import(url).then(({ default: widget }) => {
-            const el = document.body.appendChild(document.createElement("div"));
-            const text = () => [".qw-gate", ".qw-score", ".qw-layer .qw-small"].map(
-                (selector) => el.querySelector(selector).textContent);
-            let heard = 0;
-            document.addEventListener("keydown", () => { heard += 1; });
-            const stop = widget.render({ model, el });
-            const steps = [text()];
-            el.querySelector("input").dispatchEvent(key);
-            model.set("theta", state.theta.map((row) => row.map(() => 1)));
-            steps.push(text());
-            model.set("rotation", "rx");
-            steps.push(text());
-            stop();
-            const left = Object.values(listeners).reduce((sum, list) => sum + list.length, 0);
-            done({ steps, left, heard, children: el.children.length });
-        });"""
-    result = browser.execute_async_script(script, widget._esm, state)
-    first, turned, rebuilt = result["steps"]
+    changes = [("theta", [[1.0] * 7] * 2), ("rotation", "rx")]
+    read = ".qw-gate", ".qw-score", ".qw-layer .qw-small"
+    (first, turned, rebuilt), after = follow(browser, widget, changes, *read)
     assert first != turned != rebuilt
     assert "0.32" in turned[0]
     assert "RX" in rebuilt[2]
-    assert (result["left"], result["heard"], result["children"]) == (0, 0, 0)
+    assert after == [0, 0, 0]
 
 
 def test_smallest_and_largest(open_widgets):
@@ -393,54 +276,12 @@ def test_smallest_and_largest(open_widgets):
     assert "0 of 65 weights moved" in shown(large)["said"]  # rz without Hadamards does nothing
 
 
-def test_the_bar_on_top_never_hides_the_focus(browser, window, open_widgets):
-    """Tabbing backwards scrolls up, and what has the focus stays below the bar on top."""
-    window(375, 700)
-    (view,) = open_widgets(WeightWriter())
-    view.find_element(By.CSS_SELECTOR, ".qw-thumbs :checked").send_keys(Keys.ARROW_RIGHT)
-    script = """
-        const [view] = arguments;
-        const focused = document.activeElement.getBoundingClientRect();
-        return focused.top - view.querySelector(".qw-lead").getBoundingClientRect().bottom;"""
-    for _ in range(18):  # up to the buttons
-        browser.switch_to.active_element.send_keys(Keys.SHIFT, Keys.TAB)
-        assert browser.execute_script(script, view) >= 0
-
-
-def test_says_the_result_when_the_hand_rests(browser, open_widgets):
-    (view,) = open_widgets(WeightWriter())
-    live = view.find_element(By.CSS_SELECTOR, "[aria-live=polite]")
-    assert live.get_property("textContent") == ""
-    slider(view, "RY angle of q3 in layer 1").send_keys(Keys.ARROW_RIGHT)
-    WebDriverWait(browser, 5).until(lambda b: "Right on" in live.get_property("textContent"))
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 700, 1280])
-def test_fits_and_is_accessible(browser, window, open_widgets, width, theme):
-    window(width, 900)
-    open_widgets(WeightWriter(), WeightWriter(n_qubits=8, n_layers=3), theme=theme)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    browser.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-    browser.execute_script(AXE.read_text("utf-8"))
-    violations = browser.execute_script("return axe.run().then((result) => result.violations)")
-    assert {v["id"]: [n["html"][:200] for n in v["nodes"]] for v in violations} == {}
-
-
 # ---- The chapter's page --------------------------------------------------------------------------
 
 
 @pytest.fixture
-def chapter(browser):
-    if not CHAPTER.is_file():
-        text = f"{CHAPTER.relative_to(ROOT)} is not there: run make book"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    browser.get(CHAPTER.as_uri())
-    WebDriverWait(browser, 20).until(
-        lambda b: b.find_elements(By.CSS_SELECTOR, ".widget-subarea .qw-weight-writer")
-    )
-    yield browser.find_element(By.CSS_SELECTOR, ".widget-subarea .qw-weight-writer")
-    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+def chapter(open_chapter):
+    return open_chapter("03-quantum-train", ".qw-weight-writer")
 
 
 def test_answers_in_the_chapter(chapter):
@@ -456,7 +297,7 @@ def test_answers_in_the_chapter(chapter):
 def test_fits_in_the_chapter(browser, window, chapter):
     for width in (375, 1000):
         window(width, 900)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert sticks_out(browser, width) == 0
         room = "const e = arguments[0]; return [e.clientWidth, e.scrollWidth]"
         client, scroll = browser.execute_script(room, chapter)
         assert scroll <= client

@@ -1,5 +1,6 @@
 """The widgets' Python side: traits that are checked, and weights that the core writes."""
 
+import json
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import traitlets
 from torch import nn
 
 from qtdqas_lite import CircuitError, FixedCircuit, GeneratedNetwork, TargetError
-from qtdqas_lite.widgets import WeightWriter
+from qtdqas_lite.widgets import CandidateExplorer, RelaxedGate, WeightWriter
+from qtdqas_lite.widgets.parts import BookWidget
 
 
 def network(n_qubits=4, n_layers=2, pixels=9, seed=0, **circuit):
@@ -320,12 +322,13 @@ def test_a_bad_message_changes_nothing(widget):
     assert widget.get_state() == before
 
 
-def test_the_state_is_plain_json(widget):
-    import json
-
+@pytest.mark.parametrize("kind", [CandidateExplorer, RelaxedGate, WeightWriter])
+def test_the_state_is_plain_json(kind):
+    widget = kind()
     state = json.loads(json.dumps(widget.get_state(), allow_nan=False))
-    assert state["theta"] == widget.theta
-    assert state["weights"] == widget.weights
+    own = set(kind.class_traits(sync=True)) - set(BookWidget.class_traits())
+    assert own
+    assert {name: state[name] for name in own} == {name: getattr(widget, name) for name in own}
     assert "export default" in state["_esm"]
     assert "http" not in state["_esm"].replace("http://www.w3.org/2000/svg", "")
     assert "url(" not in state["_css"]
@@ -339,6 +342,7 @@ def test_the_core_does_not_import_the_widgets():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_misspelt_option_is_refused():
-    with pytest.raises(TypeError, match="no option 'layers'"):
-        WeightWriter(layers=3)
+@pytest.mark.parametrize("kind", [CandidateExplorer, RelaxedGate, WeightWriter])
+def test_a_misspelt_option_is_refused(kind):
+    with pytest.raises(TypeError, match=f"no option 'layers'.*{kind.__name__}"):
+        kind(layers=3)
