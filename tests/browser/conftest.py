@@ -103,11 +103,11 @@ def open_widgets(quiet, tmp_path):
 
 
 @pytest.fixture
-def open_chapter(quiet):
-    """``open_chapter(name, selector)`` opens a built chapter and gives its widget's element."""
+def open_in_book(quiet):
+    """``open_in_book(name, selector)`` opens a built page and gives its widget's element."""
 
     def open_(name, selector):
-        page = HTML / "chapters" / f"{name}.html"
+        page = HTML / f"{name}.html"
         if not page.is_file():
             text = f"{page.relative_to(ROOT)} is not there: run make book"
             pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)

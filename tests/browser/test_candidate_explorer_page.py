@@ -267,8 +267,8 @@ def test_follows_python_and_cleans_up(browser, open_widgets):
 
 
 @pytest.fixture
-def chapter(open_chapter):
-    return open_chapter("04-search-space", ".qw-candidate-explorer")
+def chapter(open_in_book):
+    return open_in_book("chapters/04-search-space", ".qw-candidate-explorer")
 
 
 def test_answers_in_the_chapter(chapter):

@@ -223,8 +223,8 @@ def test_follows_python_and_cleans_up(browser, open_widgets):
 
 
 @pytest.fixture
-def chapter(open_chapter):
-    return open_chapter("05-relaxed-gate-mixture", ".qw-relaxed-gate")
+def chapter(open_in_book):
+    return open_in_book("chapters/05-relaxed-gate-mixture", ".qw-relaxed-gate")
 
 
 def test_answers_in_the_chapter(chapter):

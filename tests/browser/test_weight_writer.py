@@ -276,28 +276,28 @@ def test_smallest_and_largest(open_widgets):
     assert "0 of 65 weights moved" in shown(large)["said"]  # rz without Hadamards does nothing
 
 
-# ---- The chapter's page --------------------------------------------------------------------------
+# ---- In the book -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def chapter(open_chapter):
-    return open_chapter("03-quantum-train", ".qw-weight-writer")
+@pytest.fixture(params=["chapters/03-quantum-train", "book/index"])
+def page(open_in_book, request):
+    return open_in_book(request.param, ".qw-weight-writer")
 
 
-def test_answers_in_the_chapter(chapter):
-    before = shown(chapter)
-    chapter.find_element(By.CSS_SELECTOR, ".qw-gate input").send_keys(Keys.ARROW_LEFT * 15)
-    after = shown(chapter)
+def test_answers_in_the_book(page):
+    before = shown(page)
+    page.find_element(By.CSS_SELECTOR, ".qw-gate input").send_keys(Keys.ARROW_LEFT * 15)
+    after = shown(page)
     for name in ("angles", "bars", "weights", "logit", "said"):
         assert after[name] != before[name], name
-    click(chapter, "Reset")
-    assert shown(chapter)["weights"] == before["weights"]
+    click(page, "Reset")
+    assert shown(page)["weights"] == before["weights"]
 
 
-def test_fits_in_the_chapter(browser, window, chapter):
+def test_fits_in_the_book(browser, window, page):
     for width in (375, 1000):
         window(width, 900)
         assert sticks_out(browser, width) == 0
         room = "const e = arguments[0]; return [e.clientWidth, e.scrollWidth]"
-        client, scroll = browser.execute_script(room, chapter)
+        client, scroll = browser.execute_script(room, page)
         assert scroll <= client
