@@ -7,7 +7,8 @@ respect to alpha, the *hypergradient*, has a direct and an indirect part:
     d/dalpha L_val - d/dalpha (v . d/dtheta L_train),   with v held constant.                  (1)
 
 The methods differ in v. A loss takes theta and alpha as two tuples, so that no model is copied: for
-a module ``net`` with parameters named ``names``, first theta's and then alpha's, it returns
+a module ``net`` whose parameters with ``requires_grad`` have the names ``names``, first theta's and
+then alpha's (a generated network's frozen target is not among them), it returns
 ``criterion(torch.func.functional_call(net, dict(zip(names, theta + alpha)), inputs), labels)``.
 """
 

@@ -276,7 +276,7 @@ def test_smallest_and_largest(open_widgets):
     assert "0 of 65 weights moved" in shown(large)["said"]  # rz without Hadamards does nothing
 
 
-# ---- In the book -----------------------------------------------------------------------------------
+# ---- In the book ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["chapters/03-quantum-train", "book/index"])
