@@ -113,6 +113,27 @@ def test_nothing_sticks_out(browser, window, page, width):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
+def test_equations_are_seen(browser, window, page):
+    """A formula fits into its column; on a telephone one scrolls to its end, never to its start."""
+    ends = """
+        document.querySelectorAll("details").forEach((d) => { d.open = true });
+        return [...document.querySelectorAll("div.math")].map((column) => {
+            const signs = [...column.querySelectorAll("mjx-mi, mjx-mo, mjx-mtext")];
+            const boxes = signs.map((sign) => sign.getBoundingClientRect());
+            const room = column.getBoundingClientRect();
+            const left = Math.min(...boxes.map((box) => box.left)) - room.left;
+            return [Math.round(left), Math.round(column.scrollWidth - column.clientWidth)];
+        });"""
+    for width in (1280, 375):
+        window(width, 800)
+        open_page(browser, page)
+        found = browser.execute_script(ends)
+        assert [left for left, _ in found if left < -1] == []
+        if width == 1280:
+            assert [over for _, over in found if over > 1] == []
+
+
 def test_code_of_88_characters_fits(browser):
     """At 1280 pixels, a code block shows 88 characters without scrolling."""
     open_page(browser, next(page for page in PAGES if page.startswith("chapters/")))
