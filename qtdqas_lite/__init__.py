@@ -11,6 +11,8 @@ from .ensemble import CircuitEnsemble
 from .errors import (
     CheckpointError,
     CircuitError,
+    DataError,
+    DependencyError,
     EncodingError,
     QuantumTrainError,
     SearchError,
@@ -31,6 +33,8 @@ __all__ = [
     "CheckpointError",
     "CircuitEnsemble",
     "CircuitError",
+    "DataError",
+    "DependencyError",
     "Diagnosis",
     "EncodingError",
     "FixedCircuit",

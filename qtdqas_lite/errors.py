@@ -23,3 +23,11 @@ class CheckpointError(QuantumTrainError, ValueError):
 
 class SearchError(QuantumTrainError, ValueError):
     """A search that cannot be run as asked."""
+
+
+class DataError(QuantumTrainError, ValueError):
+    """Data that nothing can be learned from, or measured on, as asked."""
+
+
+class DependencyError(QuantumTrainError, ImportError):
+    """A package that is needed here and is not installed."""
