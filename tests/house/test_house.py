@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 import qtdqas_lite
 import qtdqas_lite.widgets
 from qtdqas_lite import FixedCircuit, GeneratedNetwork, gates
+from qtdqas_lite.tasks import forecasting
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
@@ -184,7 +185,7 @@ def undocumented(names, page):
 
 
 def test_every_public_name_is_on_the_api_page():
-    names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__]
+    names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__, *forecasting.__all__]
     assert undocumented(names, (ROOT / "book" / "api.md").read_text("utf-8")) == []
 
 

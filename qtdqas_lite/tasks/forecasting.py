@@ -1,0 +1,271 @@
+"""Forecasts of a series by networks that a circuit writes (chapter 08)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..circuits import Candidate, FixedCircuit
+from ..encoding import n_qubits_for
+from ..ensemble import CircuitEnsemble
+from ..errors import DataError, SearchError, TargetError
+from ..generator import GeneratedNetwork
+from ..record import Run
+from ..relaxed_circuit import RelaxedCircuit
+from ..search_space import paper_space
+from ..training import fit, search
+from .lstm import LSTMForecaster
+from .series import (
+    SERIES,
+    bessel,
+    damped_motion,
+    delayed_atom,
+    delayed_control,
+    make_series,
+    narma,
+    sunspots,
+)
+from .windows import (
+    Scaler,
+    SplitSeries,
+    check_series,
+    mean_absolute_scaled_error,
+    mean_squared_error,
+    naive,
+    naive_ahead,
+    skill_score,
+    split_series,
+    windows,
+)
+
+__all__ = [
+    "SERIES",
+    "Forecast",
+    "LSTMForecaster",
+    "Scaler",
+    "SplitSeries",
+    "bessel",
+    "damped_motion",
+    "delayed_atom",
+    "delayed_control",
+    "make_series",
+    "mean_absolute_scaled_error",
+    "mean_squared_error",
+    "naive",
+    "naive_ahead",
+    "narma",
+    "roll_out",
+    "skill_score",
+    "split_series",
+    "sunspots",
+    "train_forecaster",
+    "windows",
+]
+
+Kind = Literal["fixed", "ensemble", "relaxed", "plain"]
+
+
+def roll_out(net: nn.Module, history: Tensor, horizon: int, window: int = 4) -> Tensor:
+    """Forecast many steps ahead by feeding forecasts back in as if they had been observed.
+
+    Args:
+        net: Maps windows, shape (1, window, 1), to forecasts, shape (1, 1). It is put into eval
+            mode meanwhile.
+        history: Values so far, scaled as in training: shape (n_points,), at least a window.
+        horizon: How many values to forecast, at least 1.
+        window: How many values the network sees, at least 1.
+
+    Returns:
+        Shape (horizon,), in float64.
+
+    Raises:
+        DataError: if an argument is not as described, or the forecasts grow beyond all bounds.
+        TargetError: if the network gives another shape.
+    """
+    for name, number in (("horizon", horizon), ("window", window)):
+        if type(number) is not int or number < 1:
+            raise DataError(f"{name} must be a whole number of at least 1, got {number!r}")
+    values = check_series(history, window)[-window:].tolist()
+    like = next(net.parameters(), torch.empty(0))
+    for _ in range(horizon):
+        x = torch.tensor(values[-window:], dtype=like.dtype, device=like.device)
+        values.append(_forecast(net, x.view(1, window, 1)).item())
+    return check_series(torch.tensor(values[window:], dtype=torch.double), 1)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A trained forecaster and what it is worth.
+
+    Attributes:
+        record: One row of a table, plain values by name. ``test_mse`` is on the scale where the
+            training part is [-1, 1], ``skill`` is against persistence, ``mase`` is scaled by
+            persistence on the training part; ``discrete_mse`` is the test error right after the
+            gates of an ensemble or a relaxed circuit are chosen, with no further training (None
+            for others); ``seasonal_mse`` is that of the seasonal-naive forecast;
+            ``angles``, ``architecture`` and ``mapping`` are the trained numbers of each sort,
+            ``trained`` their sum, and ``weights`` those of the forecaster.
+        run: The training; ``run.net`` is the network.
+        data: The split series.
+    """
+
+    record: dict[str, Any]
+    run: Run = field(repr=False)
+    data: SplitSeries = field(repr=False)
+
+
+def train_forecaster(
+    series: str | Tensor,
+    kind: Kind | Candidate = "fixed",
+    *,
+    seed: int = 0,
+    window: int = 4,
+    fractions: tuple[float, float] = (0.6, 0.2),
+    period: int | None = None,
+    target: Callable[[], nn.Module] = LSTMForecaster,
+    n_layers: int = 10,
+    circuit_options: dict[str, Any] | None = None,
+    network_options: dict[str, Any] | None = None,
+    method: str = "joint",
+    **options: Any,
+) -> Forecast:
+    """Train one forecaster on the first part of a series, and measure it on the last.
+
+    Args:
+        series: A name in :data:`.SERIES`, or a series of shape (n_points,).
+        kind: What writes the weights: a ``"fixed"`` circuit, the paper's ``"ensemble"`` of twelve,
+            a ``"relaxed"`` circuit, an architecture such as a search has found, or nothing
+            (``"plain"``: the target itself is trained).
+        seed: Everything random follows from it; torch's global generators are left alone.
+        window: How many values a forecast sees.
+        fractions: The parts for training and for validation; see :func:`split_series`.
+        period: How many points a season has, for ``seasonal_mse``; None if there are no seasons.
+        target: Called without arguments, builds the network to be written; it maps
+            (batch, window, 1) to (batch, 1).
+        n_layers: The layers of the circuit, at least 1.
+        circuit_options: Passed to :class:`~qtdqas_lite.FixedCircuit`,
+            :class:`~qtdqas_lite.CircuitEnsemble` or :class:`~qtdqas_lite.RelaxedCircuit`.
+        network_options: Passed to :class:`~qtdqas_lite.GeneratedNetwork`.
+        method: How the architecture is trained: ``"joint"`` or another of
+            :func:`~qtdqas_lite.search`.
+        options: Passed to :func:`~qtdqas_lite.fit` or :func:`~qtdqas_lite.search`.
+
+    Returns:
+        The row for a table, the training and the data.
+
+    Raises:
+        DataError: as :func:`make_series` and :func:`split_series`, or if persistence makes no
+            error on the test part, or the period is not from 1 to the length before it.
+        DependencyError: as :func:`make_series`.
+        CircuitError: if the circuit cannot be built.
+        SearchError: if the kind or the seed is not as described, or the training cannot be run.
+        TargetError: if the target cannot be written.
+    """
+    if not isinstance(kind, Candidate) and kind not in get_args(Kind):
+        raise SearchError(
+            f"kind must be one of {list(get_args(Kind))} or a Candidate, got {kind!r}"
+        )
+    if type(seed) is not int or seed < 0:
+        raise SearchError(f"seed must be a whole number of at least 0, got {seed!r}")
+    name = series if isinstance(series, str) else "own"
+    values = make_series(series) if isinstance(series, str) else series
+    data = split_series(values, window, fractions)
+    actual = data.values[data.starts[1] :, None]
+    persistence = naive(data.values)[-len(actual) :, None]
+    skill_score(persistence, actual, persistence)  # refuse what cannot be compared before training
+    seasonal = None
+    if period is not None:
+        seasonal = mean_squared_error(naive(data.values, period)[-len(actual) :, None], actual)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # targets draw from the global generator
+        torch.manual_seed(seed)
+        net = target()
+    if not isinstance(net, nn.Module):
+        raise TargetError(f"target must build an nn.Module, and it built {type(net).__name__}")
+    _forecast(net, data.train[0][:1])  # a wrong shape would be broadcast in the loss
+    counts = _plain_counts(net)
+    if kind != "plain":
+        n_qubits = n_qubits_for(max(1, counts["weights"]))
+        circuit = _circuit(kind, n_qubits, n_layers, circuit_options, generator)
+        net = GeneratedNetwork(net, circuit, generator=generator, **(network_options or {}))
+        counts = _generated_counts(net)
+    options = {"loss": nn.functional.mse_loss, "progress": False, "generator": generator, **options}
+    searched = kind in ("ensemble", "relaxed")
+    started = time.perf_counter()
+    if searched:
+        run = search(net, data.train, data.validation, **{"method": method, **options})
+    else:
+        run = fit(net, data.train, data.validation, **options)
+    seconds = time.perf_counter() - started
+    inputs, following = data.validation
+    forecast = _forecast(net, data.test[0])
+    record = {
+        "series": name,
+        "kind": "candidate" if isinstance(kind, Candidate) else kind,
+        "method": method if searched else None,
+        "seed": seed,
+        "steps": len(run.history),
+        "seconds": seconds,
+        "validation_mse": mean_squared_error(_forecast(net, inputs), following),
+        "test_mse": mean_squared_error(forecast, actual),
+        "persistence_mse": mean_squared_error(persistence, actual),
+        "seasonal_mse": seasonal,
+        "skill": skill_score(forecast, actual, persistence),
+        "mase": mean_absolute_scaled_error(forecast, actual, data.values[: data.starts[0]]),
+        "discrete_mse": None,
+        **counts,
+    }
+    if searched and isinstance(net, GeneratedNetwork):
+        discrete = _forecast(net.discretize(), data.test[0])
+        record["discrete_mse"] = mean_squared_error(discrete, actual)
+    return Forecast(record, run, data)
+
+
+def _circuit(
+    kind: Kind | Candidate,
+    n_qubits: int,
+    n_layers: int,
+    options: dict[str, Any] | None,
+    generator: torch.Generator,
+) -> nn.Module:
+    options = {"generator": generator, **(options or {})}
+    if isinstance(kind, Candidate):
+        return kind.circuit(**options)
+    if kind == "ensemble":
+        return CircuitEnsemble(paper_space(n_qubits, n_layers), **options)
+    build = FixedCircuit if kind == "fixed" else RelaxedCircuit
+    return build(n_qubits, n_layers, **options)
+
+
+@torch.no_grad()
+def _forecast(net: nn.Module, inputs: Tensor) -> Tensor:
+    """Forecast what follows windows, in eval mode: shape (n, window, 1) to (n, 1)."""
+    training = net.training
+    net.eval()
+    try:
+        forecast = net(inputs)
+    finally:
+        net.train(training)
+    if not isinstance(forecast, Tensor) or forecast.shape != (len(inputs), 1):
+        found = getattr(forecast, "shape", None)
+        raise TargetError(
+            f"a forecaster must give shape (batch, 1), and for {len(inputs)} window(s) this one "
+            f"gave {'a ' + type(forecast).__name__ if found is None else tuple(found)}"
+        )
+    return forecast
+
+
+def _plain_counts(net: nn.Module) -> dict[str, int]:
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return {"angles": 0, "architecture": 0, "mapping": 0, "trained": trained, "weights": trained}
+
+
+def _generated_counts(net: GeneratedNetwork) -> dict[str, int]:
+    budget = net.budget()
+    parts = {"angles": budget.angles, "architecture": budget.architecture}
+    return {**parts, "mapping": budget.mapping, "trained": budget.total, "weights": budget.target}
