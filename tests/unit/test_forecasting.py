@@ -237,7 +237,7 @@ def test_parts_follow_in_time_and_only_the_first_is_measured():
 
 
 def test_fractions_do_not_lose_a_point_to_rounding():
-    assert split_series(torch.arange(100.0), 4, (0.1, 0.2)).starts == (10, 30)
+    assert split_series(torch.arange(100.0), 4, (0.29, 0.28)).starts == (29, 57)
 
 
 HOSTILE = [
@@ -472,12 +472,10 @@ KINDS = [
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_a_record_repeats_and_is_what_it_says(kind, options):
+    first = small(kind, **options)
+    torch.rand(3)  # where the global generator stands makes no difference
     state = torch.random.get_rng_state()
-    first, again, other = (
-        small(kind, **options),
-        small(kind, **options),
-        small(kind, seed=1, **options),
-    )
+    again, other = small(kind, **options), small(kind, seed=1, **options)
     assert torch.equal(state, torch.random.get_rng_state())
     assert json.loads(json.dumps(first.record)) == first.record
     assert first.record | {"seconds": 0} == again.record | {"seconds": 0}
@@ -500,7 +498,12 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
         p.numel() for p in first.run.net.parameters() if p.requires_grad
     )
     searched = kind in ("ensemble", "relaxed")
-    assert (record["discrete_mse"] is not None) == searched
+    if searched:
+        with torch.no_grad():
+            errors = first.run.net.discretize()(x).numpy()[:, 0] - scaled[240:]
+        assert record["discrete_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
+    else:
+        assert record["discrete_mse"] is None
     assert record["method"] == (options.get("method", "joint") if searched else None)
 
 
