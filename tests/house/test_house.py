@@ -100,7 +100,7 @@ def test_pins_are_plain():
 
 
 def loaded(statement):
-    names = "pennylane matplotlib ipywidgets anywidget sklearn IPython"
+    names = "pennylane matplotlib ipywidgets anywidget sklearn scipy statsmodels pandas IPython"
     code = f"import sys; {statement}; print(*(set({names!r}.split()) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
