@@ -26,7 +26,7 @@ class SearchError(QuantumTrainError, ValueError):
 
 
 class DataError(QuantumTrainError, ValueError):
-    """Data that nothing can be learned from, or measured on, as asked."""
+    """Data that is damaged, or that a task cannot use as asked."""
 
 
 class DependencyError(QuantumTrainError, ImportError):

@@ -1,1 +1,1 @@
-"""What generated networks are tried on (chapters 07 to 09)."""
+"""The applications of the book's part on use: images, time series, acting."""
