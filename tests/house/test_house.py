@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -18,8 +20,7 @@ from packaging.utils import canonicalize_name
 
 import qtdqas_lite
 import qtdqas_lite.widgets
-from qtdqas_lite import FixedCircuit, GeneratedNetwork, gates
-from qtdqas_lite.tasks import forecasting
+from qtdqas_lite import FixedCircuit, GeneratedNetwork, gates, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
@@ -185,11 +186,28 @@ def undocumented(names, page):
 
 
 def test_every_public_name_is_on_the_api_page():
-    names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__, *forecasting.__all__]
+    names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__]
     assert undocumented(names, (ROOT / "book" / "api.md").read_text("utf-8")) == []
 
 
+def public(module):
+    """The functions and classes that a module defines for others."""
+    own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
+    return [name for name in own if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(tasks.__path__)])
+def test_every_public_name_of_a_task_is_on_the_api_page(name):
+    module = importlib.import_module(f"qtdqas_lite.tasks.{name}")
+    page = (ROOT / "book" / "api.md").read_text("utf-8")
+    shown_whole = f".. automodule:: {module.__name__}\n" in page
+    assert shown_whole or undocumented(public(module), page) == []
+
+
 def test_an_undocumented_name_is_seen():
+    module = ModuleType("gone")
+    exec("def here(): pass\ndef _hidden(): pass\nnumber = 1", vars(module))
+    assert public(module) == ["here"]
     assert undocumented(["here", "gone"], ".. autofunction:: here\n") == ["gone"]
 
 
