@@ -244,6 +244,9 @@ def test_openml(monkeypatch):
         assert torch.equal((255 * pixels[:, 0]).round() == 7, labels == 1)
     with pytest.raises(DataError, match="not the 60,000 and 10,000 images that were published"):
         openml("mnist")  # whose classes are not all of one size
+    found.data = found.data[:, :783]
+    with pytest.raises(DataError, match="not the 60,000 and 10,000 images that were published"):
+        openml("fashion-mnist")
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,15 @@ def test_an_npz_file_that_would_fill_the_memory(tmp_path, monkeypatch):
         read_npz(write_npz(tmp_path / "x.npz", small()))
 
 
+def test_an_npz_file_whose_arrays_claim_to_be_shorter(tmp_path):
+    path = write_npz(tmp_path / "x.npz", small(), np.savez)
+    raw = path.read_bytes()
+    assert raw.count(b"(12, 3, 3)") == 1
+    path.write_bytes(raw.replace(b"(12, 3, 3)", b"(11, 3, 3)"))
+    with pytest.raises(DataError, match=r"is damaged, in x_train\.npy; download it again"):
+        read_npz(path)
+
+
 def test_an_npz_file_of_bytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         for key in KEYS:
