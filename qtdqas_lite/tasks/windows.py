@@ -13,7 +13,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def check_series(series: Tensor, at_least: int = 2) -> Tensor:
-    """Return a series as float64; raise :class:`DataError` unless it is 1-D, finite and as long."""
+    """Return a series as float64; refuse it unless it is 1-D, finite and as long."""
     if not isinstance(series, Tensor) or series.dim() != 1 or series.is_complex():
         shape = tuple(getattr(series, "shape", ()))
         raise DataError(
