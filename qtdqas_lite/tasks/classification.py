@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from ..architect import Data, Method
-from ..budget import Budget
-from ..circuits import FixedCircuit
-from ..encoding import n_qubits_for
-from ..ensemble import CircuitEnsemble
-from ..errors import SearchError, TargetError
+from ..errors import TargetError
 from ..generator import GeneratedNetwork
-from ..mapping import MLPMapping
 from ..record import Run
-from ..relaxed_circuit import RelaxedCircuit
-from ..search_space import paper_space
-from ..target import tensors_to_write
-from ..training import fit, search
+from .configurations import Kind, build, train
 from .images import Images
-
-Kind = Literal["fixed", "frozen", "ensemble", "relaxed", "plain"]
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -135,55 +124,6 @@ def first_layer_images(net: nn.Module) -> Tensor:
     return first.reshape(-1, side, side).clone()
 
 
-def build(
-    kind: Kind,
-    target: nn.Module,
-    n_layers: int = 15,
-    *,
-    hidden: int = 0,
-    circuit: dict[str, Any] | None = None,
-    network: dict[str, Any] | None = None,
-    seed: int = 0,
-) -> nn.Module:
-    """Build a network to train, with as few qubits as its target needs.
-
-    With ``mlp(784, 128, 64, 2)`` and 15 layers, ``"ensemble"`` trains the paper's 286 numbers:
-    255 angles, 12 weights of circuits and 19 of the mapping.
-
-    Args:
-        kind: ``"fixed"``: one circuit (H, ring, RY by default); ``"frozen"``: the same, angles not
-            trained, so that the mapping does all the work; ``"ensemble"``: the paper's weighted sum
-            of twelve; ``"relaxed"``: one circuit with relaxed gates; ``"plain"``: the target
-            itself, trained directly.
-        target: The network whose weights are to be written.
-        n_layers: The number of layers of a circuit, at least 1.
-        hidden: How many hidden units the mapping has; 0 for an affine one.
-        circuit: More arguments of the circuit's class, such as ``{"rotation": "rx"}``.
-        network: More arguments of :class:`~qtdqas_lite.GeneratedNetwork`.
-        seed: Angles, logits and the mapping are drawn from it.
-
-    Raises:
-        SearchError: if the kind is unknown.
-        TargetError: as :class:`~qtdqas_lite.GeneratedNetwork`.
-        CircuitError: as the circuit's class.
-    """
-    if kind not in get_args(Kind):
-        raise SearchError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}")
-    if kind == "plain":
-        return target
-    n = n_qubits_for(sum(tensor.numel() for tensor in tensors_to_write(target).values()))
-    draw = torch.Generator().manual_seed(seed)
-    options = {**(circuit or {}), "generator": draw}
-    if kind == "ensemble":
-        made: nn.Module = CircuitEnsemble(paper_space(n, n_layers), **options)
-    elif kind == "relaxed":
-        made = RelaxedCircuit(n, n_layers, **options)
-    else:
-        made = FixedCircuit(n, n_layers, **options).requires_grad_(kind == "fixed")
-    mapping: Any = MLPMapping(n, hidden, draw) if hidden else "affine"
-    return GeneratedNetwork(target, made, mapping, generator=draw, **(network or {}))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A trained network and what there is to say about it.
@@ -220,22 +160,23 @@ def classify(
             but ``"joint"`` move the logits of a relaxed circuit by ``images.validation``: its
             accuracy there then flatters it.
         make_target: Builds the target, such as ``lambda: mlp(64, 32, 10)``.
-        kind: As for :func:`build`.
-        n_layers: As for :func:`build`.
+        kind: As for :func:`~qtdqas_lite.tasks.configurations.build`.
+        n_layers: As for :func:`~qtdqas_lite.tasks.configurations.build`.
         method: How the logits of an ensemble or a relaxed circuit are moved, as for
             :func:`~qtdqas_lite.search`. The paper's is ``"joint"``.
-        hidden: As for :func:`build`.
-        circuit: As for :func:`build`.
-        network: As for :func:`build`.
+        hidden: As for :func:`~qtdqas_lite.tasks.configurations.build`.
+        circuit: As for :func:`~qtdqas_lite.tasks.configurations.build`.
+        network: As for :func:`~qtdqas_lite.tasks.configurations.build`.
         seed: Everything random follows from it; which image is in which part does not.
         training: As for :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`, such as
             ``steps``. The learning rate is 0.03 by default, and 0.01 for a plain network.
 
     Raises:
         TargetError: if the target does not take these images or gives another number of outputs
-            than there are classes, or as :func:`build`.
-        SearchError: as :func:`build`, :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
-        CircuitError: as :func:`build`.
+            than there are classes, or as :func:`~qtdqas_lite.tasks.configurations.build`.
+        SearchError: as :func:`~qtdqas_lite.tasks.configurations.build`, :func:`~qtdqas_lite.fit`
+            and :func:`~qtdqas_lite.search`.
+        CircuitError: as :func:`~qtdqas_lite.tasks.configurations.build`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -243,39 +184,14 @@ def classify(
         _check_outputs(target, images)
     net = build(kind, target, n_layers, hidden=hidden, circuit=circuit, network=network, seed=seed)
     net.to(images.train[0].device)
-    searched = kind in ("ensemble", "relaxed")
-    options: dict[str, Any] = {
-        "learning_rate": 1e-2 if kind == "plain" else 3e-2,
-        "generator": torch.Generator().manual_seed(seed),
-        "progress": False,
-        **training,
-    }
-    start = time.perf_counter()
-    if searched:
-        run = search(net, images.train, images.validation, method=method, **options)
-    else:
-        run = fit(net, images.train, images.validation, **options)
-    seconds = time.perf_counter() - start
-    size = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    plain = Budget(angles=0, architecture=0, mapping=0, total=size, target=size, ratio=1.0)
-    budget = net.budget() if isinstance(net, GeneratedNetwork) else plain
+    training = {"learning_rate": 1e-2 if kind == "plain" else 3e-2, **training}
+    run, columns = train(net, images.train, images.validation, method=method, seed=seed, **training)
     row = {
         "kind": kind,
-        "method": method if searched else "",
-        "n_qubits": 0 if kind == "plain" else n_qubits_for(budget.target),
-        "n_layers": 0 if kind == "plain" else n_layers,
+        **columns,
         "hidden": 0 if kind == "plain" else hidden,
-        "seed": seed,
-        "steps": len(run.history),
-        "ended": run.ended,
         "validation_accuracy": accuracy(net, images.validation),
         "test_accuracy": accuracy(net, images.test),
-        "trainables": budget.total,
-        "angles": budget.angles,
-        "architecture": budget.architecture,
-        "mapping": budget.mapping,
-        "weights": budget.target,
-        "seconds": seconds,
     }
     return Outcome(run, row)
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..circuits import Candidate, FixedCircuit
-from ..encoding import n_qubits_for
-from ..ensemble import CircuitEnsemble
+from ..architect import Method
+from ..circuits import Candidate
 from ..errors import DataError, SearchError, TargetError
 from ..generator import GeneratedNetwork
 from ..record import Run
-from ..relaxed_circuit import RelaxedCircuit
-from ..search_space import paper_space
-from ..training import fit, search
+from .configurations import Kind, build, train
 from .lstm import LSTMForecaster
 from .series import (
     SERIES,
@@ -67,8 +63,6 @@ __all__ = [
     "windows",
 ]
 
-Kind = Literal["fixed", "ensemble", "relaxed", "plain"]
-
 
 def roll_out(net: nn.Module, history: Tensor, horizon: int, window: int = 4) -> Tensor:
     """Forecast many steps ahead by feeding forecasts back in as if they had been observed.
@@ -109,7 +103,7 @@ class Forecast:
             gates of an ensemble or a relaxed circuit are chosen, with no further training (None
             for others); ``seasonal_mse`` is that of the seasonal-naive forecast;
             ``angles``, ``architecture`` and ``mapping`` are the trained numbers of each sort,
-            ``trained`` their sum, and ``weights`` those of the forecaster.
+            ``trainables`` their sum, and ``weights`` those of the forecaster.
         run: The training; ``run.net`` is the network.
         data: The split series.
     """
@@ -131,7 +125,7 @@ def train_forecaster(
     n_layers: int = 10,
     circuit_options: dict[str, Any] | None = None,
     network_options: dict[str, Any] | None = None,
-    method: str = "joint",
+    method: Method = "joint",
     **options: Any,
 ) -> Forecast:
     """Train one forecaster on the first part of a series, and measure it on the last.
@@ -166,10 +160,6 @@ def train_forecaster(
         SearchError: if the kind or the seed is not as described, or the training cannot be run.
         TargetError: if the target cannot be written.
     """
-    if not isinstance(kind, Candidate) and kind not in get_args(Kind):
-        raise SearchError(
-            f"kind must be one of {list(get_args(Kind))} or a Candidate, got {kind!r}"
-        )
     if type(seed) is not int or seed < 0:
         raise SearchError(f"seed must be a whole number of at least 0, got {seed!r}")
     name = series if isinstance(series, str) else "own"
@@ -181,36 +171,21 @@ def train_forecaster(
     seasonal = None
     if period is not None:
         seasonal = mean_squared_error(naive(data.values, period)[-len(actual) :, None], actual)
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # targets draw from the global generator
         torch.manual_seed(seed)
         net = target()
     if not isinstance(net, nn.Module):
         raise TargetError(f"target must build an nn.Module, and it built {type(net).__name__}")
     _forecast(net, data.train[0][:1])  # a wrong shape would be broadcast in the loss
-    counts = _plain_counts(net)
-    if kind != "plain":
-        n_qubits = n_qubits_for(max(1, counts["weights"]))
-        circuit = _circuit(kind, n_qubits, n_layers, circuit_options, generator)
-        net = GeneratedNetwork(net, circuit, generator=generator, **(network_options or {}))
-        counts = _generated_counts(net)
-    options = {"loss": nn.functional.mse_loss, "progress": False, "generator": generator, **options}
-    searched = kind in ("ensemble", "relaxed")
-    started = time.perf_counter()
-    if searched:
-        run = search(net, data.train, data.validation, **{"method": method, **options})
-    else:
-        run = fit(net, data.train, data.validation, **options)
-    seconds = time.perf_counter() - started
+    net = build(kind, net, n_layers, circuit=circuit_options, network=network_options, seed=seed)
+    options = {"loss": nn.functional.mse_loss, **options}
+    run, columns = train(net, data.train, data.validation, method=method, seed=seed, **options)
     inputs, following = data.validation
     forecast = _forecast(net, data.test[0])
     record = {
         "series": name,
         "kind": "candidate" if isinstance(kind, Candidate) else kind,
-        "method": method if searched else None,
-        "seed": seed,
-        "steps": len(run.history),
-        "seconds": seconds,
+        **columns,
         "validation_mse": mean_squared_error(_forecast(net, inputs), following),
         "test_mse": mean_squared_error(forecast, actual),
         "persistence_mse": mean_squared_error(persistence, actual),
@@ -218,28 +193,11 @@ def train_forecaster(
         "skill": skill_score(forecast, actual, persistence),
         "mase": mean_absolute_scaled_error(forecast, actual, data.values[: data.starts[0]]),
         "discrete_mse": None,
-        **counts,
     }
-    if searched and isinstance(net, GeneratedNetwork):
+    if columns["architecture"] and isinstance(net, GeneratedNetwork):
         discrete = _forecast(net.discretize(), data.test[0])
         record["discrete_mse"] = mean_squared_error(discrete, actual)
     return Forecast(record, run, data)
-
-
-def _circuit(
-    kind: Kind | Candidate,
-    n_qubits: int,
-    n_layers: int,
-    options: dict[str, Any] | None,
-    generator: torch.Generator,
-) -> nn.Module:
-    options = {"generator": generator, **(options or {})}
-    if isinstance(kind, Candidate):
-        return kind.circuit(**options)
-    if kind == "ensemble":
-        return CircuitEnsemble(paper_space(n_qubits, n_layers), **options)
-    build = FixedCircuit if kind == "fixed" else RelaxedCircuit
-    return build(n_qubits, n_layers, **options)
 
 
 @torch.no_grad()
@@ -258,14 +216,3 @@ def _forecast(net: nn.Module, inputs: Tensor) -> Tensor:
             f"gave {'a ' + type(forecast).__name__ if found is None else tuple(found)}"
         )
     return forecast
-
-
-def _plain_counts(net: nn.Module) -> dict[str, int]:
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    return {"angles": 0, "architecture": 0, "mapping": 0, "trained": trained, "weights": trained}
-
-
-def _generated_counts(net: GeneratedNetwork) -> dict[str, int]:
-    budget = net.budget()
-    parts = {"angles": budget.angles, "architecture": budget.architecture}
-    return {**parts, "mapping": budget.mapping, "trained": budget.total, "weights": budget.target}

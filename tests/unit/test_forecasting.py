@@ -451,7 +451,7 @@ def small(kind="fixed", series="narma-5", **options):
 )
 def test_the_counts_of_the_paper(kind, trained):
     record = train_forecaster("narma-5", kind, steps=1).record
-    assert record["trained"] == trained
+    assert record["trainables"] == trained
     assert record["weights"] == 1781
     if kind == "ensemble":
         assert [record[k] for k in ("angles", "architecture", "mapping")] == [110, 12, 13]
@@ -494,7 +494,7 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
     scale = np.abs(np.diff(scaled[:180])).mean()
     assert record["mase"] == pytest.approx(np.abs(errors).mean() / scale, rel=1e-4)
     assert record["validation_mse"] == pytest.approx(first.run.history[-1]["validation_loss"], 1e-4)
-    assert record["trained"] == sum(
+    assert record["trainables"] == sum(
         p.numel() for p in first.run.net.parameters() if p.requires_grad
     )
     searched = kind in ("ensemble", "relaxed")
@@ -504,7 +504,7 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
         assert record["discrete_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
     else:
         assert record["discrete_mse"] is None
-    assert record["method"] == (options.get("method", "joint") if searched else None)
+    assert record["method"] == (options.get("method", "joint") if searched else "")
 
 
 def test_what_was_found_can_be_trained():
