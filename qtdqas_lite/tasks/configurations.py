@@ -101,8 +101,8 @@ def train(
         options: As for :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
 
     Returns:
-        The run, and the columns that every task's table begins with: ``method`` (empty without a
-        search), ``seed``, ``n_qubits`` and ``n_layers`` (0 for a plain network), ``steps``,
+        The run, and the columns that every task's table begins with: ``method`` (``"fit"`` without
+        a search), ``seed``, ``n_qubits`` and ``n_layers`` (0 for a plain network), ``steps``,
         ``ended``, ``seconds``, the numbers that are trained (``trainables``, of these ``angles``,
         ``architecture`` and ``mapping``), and ``weights``, those of the target.
 
@@ -126,7 +126,7 @@ def train(
     plain = Budget(angles=0, architecture=0, mapping=0, total=size, target=size, ratio=1.0)
     budget = net.budget() if isinstance(net, GeneratedNetwork) else plain
     return run, {
-        "method": method if searched else "",
+        "method": method if searched else "fit",
         "seed": seed,
         "n_qubits": getattr(circuit, "n_qubits", 0),
         "n_layers": getattr(circuit, "n_layers", 0),

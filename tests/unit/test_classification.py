@@ -412,7 +412,7 @@ def test_a_row_says_what_was_trained(ones_fives, kind):
     assert row["weights"] == 130
     assert (row["n_qubits"], row["n_layers"]) == ((0, 0) if kind == "plain" else (8, 2))
     assert (row["kind"], row["seed"], row["steps"], row["ended"]) == (kind, 4, 12, "finished")
-    assert row["method"] == ("joint" if kind in ("ensemble", "relaxed") else "")
+    assert row["method"] == ("joint" if kind in ("ensemble", "relaxed") else "fit")
     for part in ("validation", "test"):
         pixels, labels = getattr(ones_fives, part)
         with torch.no_grad():

@@ -504,7 +504,7 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
         assert record["discrete_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
     else:
         assert record["discrete_mse"] is None
-    assert record["method"] == (options.get("method", "joint") if searched else "")
+    assert record["method"] == (options.get("method", "joint") if searched else "fit")
 
 
 def test_what_was_found_can_be_trained():
