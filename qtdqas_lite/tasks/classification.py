@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from ..architect import Data, Method
+from ..circuits import Candidate
 from ..errors import TargetError
 from ..generator import GeneratedNetwork
 from ..record import Run
@@ -131,9 +132,10 @@ class Outcome:
     Attributes:
         run: The network, its history and how the training ended.
         row: One row of a table, plain values: the settings, ``validation_accuracy`` and
-            ``test_accuracy`` (0 to 1), the numbers that are trained (``trainables``, of these
-            ``angles``, ``architecture`` and ``mapping``), ``weights`` of the target, and
-            ``seconds`` of training.
+            ``test_accuracy`` (0 to 1), ``discrete_accuracy``, on the test part once the gates of an
+            ensemble or a relaxed circuit are chosen, with no further training (None for others),
+            the numbers that are trained (``trainables``, of these ``angles``, ``architecture`` and
+            ``mapping``), ``weights`` of the target, and ``seconds`` of training.
     """
 
     run: Run = field(repr=False)
@@ -143,7 +145,7 @@ class Outcome:
 def classify(
     images: Images,
     make_target: Callable[[], nn.Module],
-    kind: Kind = "fixed",
+    kind: Kind | Candidate = "fixed",
     n_layers: int = 15,
     *,
     method: Method = "joint",
@@ -187,12 +189,15 @@ def classify(
     training = {"learning_rate": 1e-2 if kind == "plain" else 3e-2, **training}
     run, columns = train(net, images.train, images.validation, method=method, seed=seed, **training)
     row = {
-        "kind": kind,
+        "kind": "candidate" if isinstance(kind, Candidate) else kind,
         **columns,
         "hidden": 0 if kind == "plain" else hidden,
         "validation_accuracy": accuracy(net, images.validation),
         "test_accuracy": accuracy(net, images.test),
+        "discrete_accuracy": None,
     }
+    if columns["architecture"] and isinstance(net, GeneratedNetwork):
+        row["discrete_accuracy"] = accuracy(net.discretize(), images.test)
     return Outcome(run, row)
 
 

@@ -97,7 +97,7 @@ class Forecast:
     """A trained forecaster and what it is worth.
 
     Attributes:
-        record: One row of a table, plain values by name. ``test_mse`` is on the scale where the
+        row: One row of a table, plain values by name. ``test_mse`` is on the scale where the
             training part is [-1, 1], ``skill`` is against persistence, ``mase`` is scaled by
             persistence on the training part; ``discrete_mse`` is the test error right after the
             gates of an ensemble or a relaxed circuit are chosen, with no further training (None
@@ -108,7 +108,7 @@ class Forecast:
         data: The split series.
     """
 
-    record: dict[str, Any]
+    row: dict[str, Any]
     run: Run = field(repr=False)
     data: SplitSeries = field(repr=False)
 
@@ -123,8 +123,8 @@ def train_forecaster(
     period: int | None = None,
     target: Callable[[], nn.Module] = LSTMForecaster,
     n_layers: int = 10,
-    circuit_options: dict[str, Any] | None = None,
-    network_options: dict[str, Any] | None = None,
+    circuit: dict[str, Any] | None = None,
+    network: dict[str, Any] | None = None,
     method: Method = "joint",
     **options: Any,
 ) -> Forecast:
@@ -142,9 +142,9 @@ def train_forecaster(
         target: Called without arguments, builds the network to be written; it maps
             (batch, window, 1) to (batch, 1).
         n_layers: The layers of the circuit, at least 1.
-        circuit_options: Passed to :class:`~qtdqas_lite.FixedCircuit`,
+        circuit: Passed to :class:`~qtdqas_lite.FixedCircuit`,
             :class:`~qtdqas_lite.CircuitEnsemble` or :class:`~qtdqas_lite.RelaxedCircuit`.
-        network_options: Passed to :class:`~qtdqas_lite.GeneratedNetwork`.
+        network: Passed to :class:`~qtdqas_lite.GeneratedNetwork`.
         method: How the architecture is trained: ``"joint"`` or another of
             :func:`~qtdqas_lite.search`.
         options: Passed to :func:`~qtdqas_lite.fit` or :func:`~qtdqas_lite.search`.
@@ -177,12 +177,12 @@ def train_forecaster(
     if not isinstance(net, nn.Module):
         raise TargetError(f"target must build an nn.Module, and it built {type(net).__name__}")
     _forecast(net, data.train[0][:1])  # a wrong shape would be broadcast in the loss
-    net = build(kind, net, n_layers, circuit=circuit_options, network=network_options, seed=seed)
+    net = build(kind, net, n_layers, circuit=circuit, network=network, seed=seed)
     options = {"loss": nn.functional.mse_loss, **options}
     run, columns = train(net, data.train, data.validation, method=method, seed=seed, **options)
     inputs, following = data.validation
     forecast = _forecast(net, data.test[0])
-    record = {
+    row = {
         "series": name,
         "kind": "candidate" if isinstance(kind, Candidate) else kind,
         **columns,
@@ -196,8 +196,8 @@ def train_forecaster(
     }
     if columns["architecture"] and isinstance(net, GeneratedNetwork):
         discrete = _forecast(net.discretize(), data.test[0])
-        record["discrete_mse"] = mean_squared_error(discrete, actual)
-    return Forecast(record, run, data)
+        row["discrete_mse"] = mean_squared_error(discrete, actual)
+    return Forecast(row, run, data)
 
 
 @torch.no_grad()

@@ -412,13 +412,20 @@ def test_a_row_says_what_was_trained(ones_fives, kind):
     assert row["weights"] == 130
     assert (row["n_qubits"], row["n_layers"]) == ((0, 0) if kind == "plain" else (8, 2))
     assert (row["kind"], row["seed"], row["steps"], row["ended"]) == (kind, 4, 12, "finished")
+    if kind in ("ensemble", "relaxed"):
+        chosen = outcome.run.net.discretize()
+        assert chosen.circuit.architecture() == outcome.run.architecture
+        right = chosen(ones_fives.test[0]).argmax(1) == ones_fives.test[1]
+        assert row["discrete_accuracy"] == right.double().mean().item()
+    else:
+        assert row["discrete_accuracy"] is None
     assert row["method"] == ("joint" if kind in ("ensemble", "relaxed") else "fit")
     for part in ("validation", "test"):
         pixels, labels = getattr(ones_fives, part)
         with torch.no_grad():
             expected = accuracy_score(labels, net(pixels).argmax(1))
         assert row[f"{part}_accuracy"] == pytest.approx(expected)
-    assert all(isinstance(value, str | int | float) for value in row.values())
+    assert all(isinstance(value, str | int | float | None) for value in row.values())
     again = tiny(ones_fives, kind, seed=4).row
     del row["seconds"], again["seconds"]
     assert again == row
@@ -426,6 +433,13 @@ def test_a_row_says_what_was_trained(ones_fives, kind):
 
 def trained(outcome):
     return {k: v.detach() for k, v in outcome.run.net.named_parameters()}
+
+
+def test_what_was_found_can_be_trained(ones_fives):
+    found = tiny(ones_fives, "relaxed").run.architecture
+    row = tiny(ones_fives, found).row
+    assert (row["kind"], row["method"], row["architecture"]) == ("candidate", "fit", 0)
+    assert row["angles"] == 2 * 8
 
 
 def start(kind, seed=0):

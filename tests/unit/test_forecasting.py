@@ -450,23 +450,23 @@ def small(kind="fixed", series="narma-5", **options):
     ("kind", "trained"), [("fixed", 110 + 13), ("ensemble", 110 + 12 + 13), ("plain", 1781)]
 )
 def test_the_counts_of_the_paper(kind, trained):
-    record = train_forecaster("narma-5", kind, steps=1).record
-    assert record["trainables"] == trained
-    assert record["weights"] == 1781
+    row = train_forecaster("narma-5", kind, steps=1).row
+    assert row["trainables"] == trained
+    assert row["weights"] == 1781
     if kind == "ensemble":
-        assert [record[k] for k in ("angles", "architecture", "mapping")] == [110, 12, 13]
+        assert [row[k] for k in ("angles", "architecture", "mapping")] == [110, 12, 13]
 
 
 KINDS = [
-    ("fixed", {"circuit_options": {"rotation": "rx", "hadamard": False}}),
+    ("fixed", {"circuit": {"rotation": "rx", "hadamard": False}}),
     (paper_space(7, 3).candidate(True, ("chain",), (("ry",),)), {}),
     ("ensemble", {}),
     ("ensemble", {"method": "second-order"}),
-    ("relaxed", {"circuit_options": {"sharing": "qubit"}}),
+    ("relaxed", {"circuit": {"sharing": "qubit"}}),
     ("relaxed", {"method": "first-order", "temperature": (2.0, 0.5)}),
     ("plain", {"learning_rate": 1e-2}),
     ("plain", {"target": TorchLSTM}),
-    ("fixed", {"target": TorchLSTM, "network_options": {"gain": 1.0}}),
+    ("fixed", {"target": TorchLSTM, "network": {"gain": 1.0}}),
 ]
 
 
@@ -477,9 +477,9 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
     state = torch.random.get_rng_state()
     again, other = small(kind, **options), small(kind, seed=1, **options)
     assert torch.equal(state, torch.random.get_rng_state())
-    assert json.loads(json.dumps(first.record)) == first.record
-    assert first.record | {"seconds": 0} == again.record | {"seconds": 0}
-    assert first.record["test_mse"] != other.record["test_mse"]
+    assert json.loads(json.dumps(first.row)) == first.row
+    assert first.row | {"seconds": 0} == again.row | {"seconds": 0}
+    assert first.row["test_mse"] != other.row["test_mse"]
     # Anew, from the network and the series, in numpy.
     series = narma(5).numpy()
     low, high = series[:180].min(), series[:180].max()
@@ -488,49 +488,46 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
     with torch.no_grad():
         errors = first.run.net(x).numpy()[:, 0] - scaled[240:]
     persisting = ((scaled[239:-1] - scaled[240:]) ** 2).mean()
-    record = first.record
-    assert record["test_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
-    assert record["skill"] == pytest.approx(1 - (errors**2).mean() / persisting, rel=1e-4)
+    row = first.row
+    assert row["test_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
+    assert row["skill"] == pytest.approx(1 - (errors**2).mean() / persisting, rel=1e-4)
     scale = np.abs(np.diff(scaled[:180])).mean()
-    assert record["mase"] == pytest.approx(np.abs(errors).mean() / scale, rel=1e-4)
-    assert record["validation_mse"] == pytest.approx(first.run.history[-1]["validation_loss"], 1e-4)
-    assert record["trainables"] == sum(
+    assert row["mase"] == pytest.approx(np.abs(errors).mean() / scale, rel=1e-4)
+    assert row["validation_mse"] == pytest.approx(first.run.history[-1]["validation_loss"], 1e-4)
+    assert row["trainables"] == sum(
         p.numel() for p in first.run.net.parameters() if p.requires_grad
     )
     searched = kind in ("ensemble", "relaxed")
     if searched:
         with torch.no_grad():
             errors = first.run.net.discretize()(x).numpy()[:, 0] - scaled[240:]
-        assert record["discrete_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
+        assert row["discrete_mse"] == pytest.approx((errors**2).mean(), rel=1e-5)
     else:
-        assert record["discrete_mse"] is None
-    assert record["method"] == (options.get("method", "joint") if searched else "fit")
+        assert row["discrete_mse"] is None
+    assert row["method"] == (options.get("method", "joint") if searched else "fit")
 
 
 def test_what_was_found_can_be_trained():
-    found = small("relaxed", circuit_options={"sharing": "qubit"}).run.architecture
+    found = small("relaxed", circuit={"sharing": "qubit"}).run.architecture
     again = small(found)
     assert again.run.architecture == found
-    assert again.record["kind"] == "candidate"
+    assert again.row["kind"] == "candidate"
 
 
 def test_training_learns():
-    record = small(n_layers=6, steps=60, target=lambda: LSTMForecaster(4)).record
-    assert (
-        record["test_mse"]
-        < small(n_layers=6, target=lambda: LSTMForecaster(4)).record["test_mse"] / 3
-    )
+    row = small(n_layers=6, steps=60, target=lambda: LSTMForecaster(4)).row
+    assert row["test_mse"] < small(n_layers=6, target=lambda: LSTMForecaster(4)).row["test_mse"] / 3
 
 
 def test_a_series_of_ones_own():
     wave = torch.sin(0.3 * torch.arange(120))
-    record = small(series=wave, window=6, fractions=(0.5, 0.25)).record
-    assert record["series"] == "own"
-    assert record["seasonal_mse"] is None
-    record = small(series=wave, period=21).record
+    row = small(series=wave, window=6, fractions=(0.5, 0.25)).row
+    assert row["series"] == "own"
+    assert row["seasonal_mse"] is None
+    row = small(series=wave, period=21).row
     season = ((wave[96:] - wave[75:-21]) ** 2).mean() * 4 / (wave.max() - wave.min()) ** 2
-    assert record["seasonal_mse"] == pytest.approx(season.item(), rel=1e-3)
-    assert record["seasonal_mse"] < record["persistence_mse"] / 50
+    assert row["seasonal_mse"] == pytest.approx(season.item(), rel=1e-3)
+    assert row["seasonal_mse"] < row["persistence_mse"] / 50
     for period, match in ((0, "period must be"), (97, "one shape"), (120, "needs at least 121")):
         with pytest.raises(DataError, match=match):
             small(series=wave, period=period, steps=10**9)
@@ -570,7 +567,7 @@ def test_hostile_trainings(error, match, options):
 
 def test_a_forecast_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        small().record = {}
+        small().row = {}
 
 
 def test_every_name_is_offered():

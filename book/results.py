@@ -1,0 +1,226 @@
+"""Run the book's experiments at full size: `make results TASK=...` calls this.
+
+Rows that the table already holds are not run again, so a run that was stopped goes on where it was.
+Tables lie inside the package, because a chapter reads them wherever it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qtdqas_lite import SearchSpace, paper_space
+from qtdqas_lite.experiments import sweep
+from qtdqas_lite.tasks.classification import classify, digits_cnn, mlp
+from qtdqas_lite.tasks.forecasting import train_forecaster
+from qtdqas_lite.tasks.images import Images, digits
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = range(1, 6)
+
+Row = dict[str, Any]
+
+
+def numbered(number: int | None) -> Row:
+    """Name the gates of one of the paper's twelve circuits, from 1 to 12; None gives the usual."""
+    if number is None:
+        return {}
+    one = list(paper_space(1, 1))[number - 1]
+    return {
+        "hadamard": one.hadamard,
+        "entangler": one.entanglers[0],
+        "rotation": one.rotations[0][0],
+    }
+
+
+# --- Classification
+
+TARGETS: dict[str, Callable[[], torch.nn.Module]] = {
+    "digits mlp": lambda: mlp(64, 32, 10),
+    "digits cnn": digits_cnn,
+    "digits small mlp": lambda: mlp(64, 5, 10),
+    "1 against 5": lambda: mlp(784, 128, 64, 2),
+}
+
+
+@cache
+def images(task: str) -> Images:
+    """Give the images of a task; every seed has the same parts."""
+    return digits((1, 5), side=28) if task == "1 against 5" else digits()
+
+
+def classification(
+    task: str,
+    kind: str,
+    seed: int,
+    *,
+    number: int | None = None,
+    sharing: str | None = None,
+    gain: float = 2.0,
+    **options: Any,
+) -> Row:
+    """Train one network; what a search has found is trained anew from fresh angles.
+
+    The kind ``"random"`` is one architecture from the space that ``sharing="qubit"`` searches.
+    """
+    torch.set_num_threads(1)
+    data, make = images(task), TARGETS[task]
+    circuit = {**numbered(number), **({"sharing": sharing} if sharing else {})}
+    options |= {"seed": seed, "network": {"gain": gain}}
+    what: Any = kind
+    if kind == "random":
+        space = SearchSpace(12, options["n_layers"], sharing="qubit")
+        what, circuit = space.sample(1, torch.Generator().manual_seed(seed))[0], {}
+    outcome = classify(data, make, what, circuit=circuit, **options)
+    row = {"task": task, "number": number, "sharing": sharing, "gain": gain, **outcome.row}
+    row["kind"] = kind
+    row |= {"found": None, "retrained_accuracy": None}
+    if row["architecture"]:
+        found = outcome.run.architecture
+        row["found"] = found.to_json()
+        again = classify(data, make, found, **{**options, "method": "joint"})
+        row["retrained_accuracy"] = again.row["test_accuracy"]
+    return row
+
+
+def classification_plan() -> list[Row]:
+    """List the configurations: every network at about the same number of trained numbers."""
+    mlp_, cnn, pair = (
+        {"task": name, "steps": steps}
+        for name, steps in (("digits mlp", 800), ("digits cnn", 800), ("1 against 5", 200))
+    )
+    searches = ("joint", "first-order")
+    configurations = [
+        {**mlp_, "kind": "fixed", "n_layers": 32},
+        {**mlp_, "kind": "frozen", "n_layers": 32, "hidden": 26},
+        *({**mlp_, "kind": "ensemble", "n_layers": 32, "method": m} for m in searches),
+        *(
+            {**mlp_, "kind": "relaxed", "n_layers": layers, "sharing": sharing, "method": m}
+            for (layers, sharing), m in product([(32, "global"), (8, "qubit")], searches)
+        ),
+        {**mlp_, "kind": "random", "n_layers": 8},
+        {**mlp_, "kind": "plain"},
+        {**mlp_, "task": "digits small mlp", "kind": "plain"},
+        {**cnn, "kind": "fixed", "n_layers": 35, "gain": 1.5},
+        {**cnn, "kind": "plain"},
+        {**pair, "kind": "fixed", "n_layers": 15},
+        {**pair, "kind": "frozen", "n_layers": 15, "hidden": 14},
+        *({**pair, "kind": "ensemble", "n_layers": 15, "method": m} for m in searches),
+        {**pair, "kind": "relaxed", "n_layers": 15, "sharing": "global"},
+        {**pair, "kind": "plain"},
+        *({**pair, "kind": "fixed", "n_layers": 15, "number": k} for k in range(1, 13)),
+    ]
+    return [{**one, "seed": seed} for seed, one in product(SEEDS, configurations)]
+
+
+# --- Forecasting
+
+STEPS = {"damped-motion": 1500, "delayed-control": 1500}
+SERIES = ("bessel", "damped-motion", "delayed-control", "narma-5", "narma-10", "sunspots")
+SUNSPOT_CYCLE = 11  # years
+
+
+def forecasting(
+    series: str,
+    kind: str,
+    seed: int,
+    *,
+    number: int | None = None,
+    sharing: str | None = None,
+    **options: Any,
+) -> Row:
+    """Train one forecaster; what a search has found is trained anew from fresh angles."""
+    torch.set_num_threads(1)
+    circuit = {**numbered(number), **({"sharing": sharing} if sharing else {})}
+    options |= {"seed": seed, "period": SUNSPOT_CYCLE if series == "sunspots" else None}
+    done = train_forecaster(series, kind, circuit=circuit, **options)  # type: ignore[arg-type]
+    row = {"number": number, "sharing": sharing, **done.row, "found": None, "retrained_mse": None}
+    if row["architecture"]:
+        found = done.run.architecture
+        row["found"] = found.to_json()
+        again = train_forecaster(series, found, **{**options, "method": "joint"})
+        row["retrained_mse"] = again.row["test_mse"]
+    return row
+
+
+def forecasting_plan() -> list[Row]:
+    """List the configurations: the paper's sizes, and its twelve circuits one by one."""
+    kinds = [
+        {"kind": "fixed"},
+        {"kind": "frozen"},
+        {"kind": "ensemble", "method": "joint"},
+        {"kind": "ensemble", "method": "first-order"},
+        {"kind": "relaxed", "sharing": "global", "method": "joint"},
+        {"kind": "relaxed", "sharing": "qubit", "method": "joint"},
+        {"kind": "plain", "learning_rate": 1e-2},
+        *({"kind": "fixed", "number": number} for number in range(1, 13)),
+    ]
+    return [
+        {"series": series, "steps": STEPS.get(series, 400), **kind, "seed": seed}
+        for seed, series, kind in product(SEEDS, SERIES, kinds)
+    ]
+
+
+# --- The command
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table: what is run for a row, and which rows there are to be."""
+
+    run: Callable[..., Row]
+    plan: Callable[[], list[Row]]
+
+
+TASKS = {
+    "classification": Task(classification, classification_plan),
+    "forecasting": Task(forecasting, forecasting_plan),
+}
+
+
+def git(*arguments: str) -> str:
+    """Ask git, and give nothing where there is none."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def origin() -> Row:
+    """Say which code the rows come from: ``+`` behind the commit means that it was changed."""
+    changed = git("status", "--porcelain", "--", "qtdqas_lite/*.py", "book/results.py")
+    packages = ("qtdqas-lite", "torch", "numpy")
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> int:
+    """Run what is missing of one table, or of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", help=f"which of {', '.join(TASKS)}; all by default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many processes")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.tasks) - set(TASKS):
+        parser.error(f"TASK must be one of {', '.join(TASKS)}, got {', '.join(sorted(unknown))}")
+    for name in arguments.tasks or TASKS:
+        task, path = TASKS[name], ROOT / "qtdqas_lite" / "results" / f"{name}.csv"
+        rows = sweep(task.run, task.plan(), path, columns=origin(), n_jobs=arguments.jobs)
+        print(f"{path.relative_to(ROOT)}: {len(rows)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
