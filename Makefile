@@ -16,7 +16,7 @@ KERNEL := _build/ipython/profile_default/ipython_kernel_config.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test lint unit chapters browser notebooks colab benchmarks clean
+.PHONY: help setup book test lint unit chapters browser notebooks results colab benchmarks clean
 .DELETE_ON_ERROR:
 
 heading = @printf '\n=== %s\n' '$(1)'
@@ -74,6 +74,10 @@ browser: book ## Test the built book in a real browser
 notebooks: setup ## Re-execute the chapters and store their outputs (ONLY=file for one)
 	$(call heading,notebooks)
 	@$(PY) book/execute.py $(ONLY)
+
+results: setup ## Run the experiments that the tables still lack (TASK=name for one table)
+	$(call heading,results)
+	@$(PY) book/results.py $(TASK)
 
 colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part of test)
 	$(call heading,chapters on the versions of Colab)

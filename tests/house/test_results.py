@@ -1,0 +1,124 @@
+"""The book's experiments: what is asked for, and what the stored tables hold."""
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+
+from qtdqas_lite import Candidate
+from qtdqas_lite.experiments import KEY, read_table
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("book_results", ROOT / "book" / "results.py")
+results = importlib.util.module_from_spec(SPEC)
+sys.modules["book_results"] = results  # where its dataclass looks for itself
+SPEC.loader.exec_module(results)
+TASKS = list(results.TASKS)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A repository without results."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    return tmp_path / "qtdqas_lite" / "results"
+
+
+def asked(name):
+    return results.TASKS[name].plan()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
+    texts = [json.dumps(one, sort_keys=True) for one in asked(name)]
+    assert len(texts) == len(set(texts))
+    for one in asked(name):
+        inspect.signature(results.TASKS[name].run).bind(**one)
+    assert {one["seed"] for one in asked(name)} == {*results.SEEDS}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tables_hold_what_is_asked_for(name):
+    table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
+    wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
+    assert set(table[KEY]) == wanted, f"run make results TASK={name}"
+    assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
+    assert set(table["ended"]) == {"finished"}
+
+
+def test_the_numbers_of_the_papers_circuits():
+    twelve = [results.numbered(number) for number in range(1, 13)]
+    # arXiv 2505.09653: 1 to 6 begin with Hadamards; Ent-Rx, -Ry, -Rz, then Cyc-Rx, -Ry, -Rz.
+    assert [one["hadamard"] for one in twelve] == [True] * 6 + [False] * 6
+    assert [one["entangler"] for one in twelve] == (["chain"] * 3 + ["ring"] * 3) * 2
+    assert [one["rotation"] for one in twelve] == ["rx", "ry", "rz"] * 4
+    assert results.numbered(None) == {}
+
+
+SMALL = [
+    ("classification", {"task": "digits mlp", "kind": "relaxed", "n_layers": 2}),
+    ("classification", {"task": "digits mlp", "kind": "random", "n_layers": 2}),
+    ("classification", {"task": "digits mlp", "kind": "fixed", "n_layers": 2, "number": 10}),
+    ("forecasting", {"series": "sunspots", "kind": "ensemble", "method": "first-order"}),
+    ("forecasting", {"series": "narma-5", "kind": "fixed", "number": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "one"), SMALL)
+def test_a_row(name, one):
+    row = results.TASKS[name].run(**one, steps=3, seed=2)
+    assert json.loads(json.dumps(row)) == row
+    for key in ("kind", "number"):
+        assert row[key] == one.get(key)
+    score, retrained = {
+        "classification": ("test_accuracy", "retrained_accuracy"),
+        "forecasting": ("test_mse", "retrained_mse"),
+    }[name]
+    if one["kind"] not in ("relaxed", "ensemble"):
+        assert (row["found"], row[retrained]) == (None, None)
+        return
+    # What was found is trained by itself, and gives what the table says.
+    found = Candidate.from_json(row["found"])
+    if name == "classification":
+        again = results.classify(
+            results.images(one["task"]),
+            results.TARGETS[one["task"]],
+            found,
+            seed=2,
+            steps=3,
+            network={"gain": 2.0},
+        ).row
+    else:
+        again = results.train_forecaster("sunspots", found, seed=2, steps=3).row
+    assert row[retrained] == again[score]
+
+
+def test_one_table_from_the_command(elsewhere, monkeypatch, capsys):
+    few = dataclasses.replace(
+        results.TASKS["forecasting"],
+        plan=lambda: [{"series": "narma-5", "kind": "plain", "steps": 2, "seed": 1}],
+    )
+    monkeypatch.setitem(results.TASKS, "forecasting", few)
+    monkeypatch.setattr(sys, "argv", ["results.py", "forecasting", "--jobs", "1"])
+    assert results.main() == 0
+    assert "forecasting.csv: 1 rows" in capsys.readouterr().out
+    table = pandas.read_csv(elsewhere / "forecasting.csv")
+    assert table["weights"].tolist() == [1781]
+    assert "torch" in table["versions"][0]
+    assert [file.name for file in elsewhere.iterdir()] == ["forecasting.csv"]
+
+
+def test_no_such_table(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["results.py", "cooking"])
+    with pytest.raises(SystemExit, match="2"):
+        results.main()
+    assert "TASK must be one of classification, forecasting" in capsys.readouterr().err
+
+
+def test_rows_say_which_code_they_come_from():
+    assert re.fullmatch(r"[0-9a-f]{12}\+?", results.origin()["commit"])
