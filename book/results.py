@@ -116,7 +116,7 @@ def classification_plan() -> list[Row]:
         {**cnn, "kind": "fixed", "n_layers": 35, "gain": 1.5},
         {**cnn, "kind": "plain"},
         {**pair, "kind": "fixed", "n_layers": 15},
-        {**pair, "kind": "frozen", "n_layers": 15, "hidden": 14},
+        {**pair, "kind": "frozen", "n_layers": 15, "hidden": 14, "gain": 0.1},
         *({**pair, "kind": "ensemble", "n_layers": 15, "method": m} for m in searches),
         {**pair, "kind": "relaxed", "n_layers": 15, "sharing": "global"},
         {**pair, "kind": "plain"},
@@ -139,14 +139,17 @@ def forecasting(
     *,
     number: int | None = None,
     sharing: str | None = None,
+    gain: float = 2.0,
     **options: Any,
 ) -> Row:
     """Train one forecaster; what a search has found is trained anew from fresh angles."""
     torch.set_num_threads(1)
     circuit = {**numbered(number), **({"sharing": sharing} if sharing else {})}
     options |= {"seed": seed, "period": SUNSPOT_CYCLE if series == "sunspots" else None}
+    options |= {"network": {"gain": gain}}
     done = train_forecaster(series, kind, circuit=circuit, **options)  # type: ignore[arg-type]
-    row = {"number": number, "sharing": sharing, **done.row, "found": None, "retrained_mse": None}
+    row = {"number": number, "sharing": sharing, "gain": gain, **done.row}
+    row |= {"found": None, "retrained_mse": None}
     if row["architecture"]:
         found = done.run.architecture
         row["found"] = found.to_json()
@@ -159,7 +162,7 @@ def forecasting_plan() -> list[Row]:
     """List the configurations: the paper's sizes, and its twelve circuits one by one."""
     kinds = [
         {"kind": "fixed"},
-        {"kind": "frozen"},
+        {"kind": "frozen", "hidden": 8, "gain": 0.5},
         {"kind": "ensemble", "method": "joint"},
         {"kind": "ensemble", "method": "first-order"},
         {"kind": "relaxed", "sharing": "global", "method": "joint"},

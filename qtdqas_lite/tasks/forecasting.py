@@ -123,6 +123,7 @@ def train_forecaster(
     period: int | None = None,
     target: Callable[[], nn.Module] = LSTMForecaster,
     n_layers: int = 10,
+    hidden: int = 0,
     circuit: dict[str, Any] | None = None,
     network: dict[str, Any] | None = None,
     method: Method = "joint",
@@ -133,8 +134,9 @@ def train_forecaster(
     Args:
         series: A name in :data:`.SERIES`, or a series of shape (n_points,).
         kind: What writes the weights: a ``"fixed"`` circuit, the paper's ``"ensemble"`` of twelve,
-            a ``"relaxed"`` circuit, an architecture such as a search has found, or nothing
-            (``"plain"``: the target itself is trained).
+            a ``"relaxed"`` circuit, an architecture such as a search has found, a ``"frozen"``
+            circuit whose angles are not trained, or nothing (``"plain"``: the target itself is
+            trained).
         seed: Everything random follows from it; torch's global generators are left alone.
         window: How many values a forecast sees.
         fractions: The parts for training and for validation; see :func:`split_series`.
@@ -142,6 +144,7 @@ def train_forecaster(
         target: Called without arguments, builds the network to be written; it maps
             (batch, window, 1) to (batch, 1).
         n_layers: The layers of the circuit, at least 1.
+        hidden: How many hidden units the mapping has; 0 for an affine one.
         circuit: Passed to :class:`~qtdqas_lite.FixedCircuit`,
             :class:`~qtdqas_lite.CircuitEnsemble` or :class:`~qtdqas_lite.RelaxedCircuit`.
         network: Passed to :class:`~qtdqas_lite.GeneratedNetwork`.
@@ -177,7 +180,7 @@ def train_forecaster(
     if not isinstance(net, nn.Module):
         raise TargetError(f"target must build an nn.Module, and it built {type(net).__name__}")
     _forecast(net, data.train[0][:1])  # a wrong shape would be broadcast in the loss
-    net = build(kind, net, n_layers, circuit=circuit, network=network, seed=seed)
+    net = build(kind, net, n_layers, hidden=hidden, circuit=circuit, network=network, seed=seed)
     options = {"loss": nn.functional.mse_loss, **options}
     run, columns = train(net, data.train, data.validation, method=method, seed=seed, **options)
     inputs, following = data.validation
@@ -186,6 +189,7 @@ def train_forecaster(
         "series": name,
         "kind": "candidate" if isinstance(kind, Candidate) else kind,
         **columns,
+        "hidden": 0 if kind == "plain" else hidden,
         "validation_mse": mean_squared_error(_forecast(net, inputs), following),
         "test_mse": mean_squared_error(forecast, actual),
         "persistence_mse": mean_squared_error(persistence, actual),

@@ -466,6 +466,7 @@ KINDS = [
     ("relaxed", {"method": "first-order", "temperature": (2.0, 0.5)}),
     ("plain", {"learning_rate": 1e-2}),
     ("plain", {"target": TorchLSTM}),
+    ("frozen", {"hidden": 3}),
     ("fixed", {"target": TorchLSTM, "network": {"gain": 1.0}}),
 ]
 
