@@ -4,6 +4,7 @@ import importlib.util
 import json
 import random
 import sys
+import tempfile
 
 import gymnasium
 import numpy as np
@@ -430,9 +431,17 @@ def test_who_moves_when(method, monkeypatch):
         assert all(p.requires_grad for p in net.circuit.parameters())
 
 
+def test_training_leaves_nothing_behind(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    small()
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
 def test_training_learns():
     options = {"n_envs": 4, "n_steps": 128, "batch_size": 128, "n_epochs": 8}
-    agent = small(total_steps=6144, n_layers=4, episodes=10, hidden=(8,), **options)
+    agent = small(total_steps=4096, n_layers=2, episodes=10, hidden=(8,), **options)
     assert agent.record["mean_return"] > 3 * evaluate(None, POLE, episodes=10).mean_return
 
 
@@ -460,6 +469,7 @@ def test_a_saved_policy_acts_as_before(tmp_path):
         (SearchError, "learning_rate must be", {"learning_rate": float("nan")}),
         (TargetError, r"hidden must be whole numbers above 0, got \(0,\)", {"hidden": (0,)}),
         (TargetError, "hidden must be.*got '32'", {"hidden": "32"}),
+        (TargetError, "hidden must be.*got 32", {"hidden": 32}),
         (CircuitError, "n_layers must be at least 1", {"n_layers": 0}),
         (TargetError, "the generated weights are not finite", {"learning_rate": 1e30}),
         (TargetError, "3 qubits have 8 basis states", {"kind": paper_space(3, 1).sample(1)[0]}),
