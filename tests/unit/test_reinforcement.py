@@ -26,7 +26,7 @@ from qtdqas_lite import (
     TargetError,
     paper_space,
 )
-from qtdqas_lite.tasks import environments, learning_curves, reinforcement
+from qtdqas_lite.tasks import environments, learning_curves, policies, reinforcement
 from qtdqas_lite.tasks.configurations import build
 from qtdqas_lite.tasks.reinforcement import (
     Actor,
@@ -41,6 +41,9 @@ from qtdqas_lite.tasks.reinforcement import (
 GRID, POLE = "MiniGrid-Empty-5x5-v0", "CartPole-v1"
 
 
+SEEDS = []  # of every reset of a clock
+
+
 class Clock(gymnasium.Env):
     """Five steps, and then the end: of this kind or of that."""
 
@@ -53,6 +56,7 @@ class Clock(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        SEEDS.append(seed)
         self.time = 0
         return np.full((2, 1), 0.5, np.float32), {}
 
@@ -182,10 +186,14 @@ def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(DependencyError, match="pip install scipy"):
         interquartile_mean_curve([CURVE, CURVE])
-    spec = importlib.util.find_spec(environments.__name__)
-    for package in ("stable_baselines3.common.evaluation", "gymnasium"):
+    for module, package, match in (
+        (environments, "stable_baselines3.common.evaluation", "gymnasium stable-baselines3"),
+        (environments, "gymnasium", "gymnasium stable-baselines3"),
+        (policies, "stable_baselines3.common.policies", "stable-baselines3"),
+    ):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(DependencyError, match="pip install gymnasium stable-baselines3"):
+        spec = importlib.util.find_spec(module.__name__)
+        with pytest.raises(DependencyError, match=f"pip install {match}$"):
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
@@ -404,6 +412,13 @@ def test_a_record_repeats_and_is_what_it_says(kind, options):
     )
     assert record["weights"] == 4 * 4 + 4 + 4 * 2 + 2 + 4 * 4 + 4 + 4 + 1
     assert (record["angles"] > 0) == (kind not in ("frozen", "plain"))
+
+
+def test_an_agent_is_measured_on_seeds_of_its_own():
+    SEEDS.clear()
+    small("own/terminated-v0", seed=4, episodes=3)
+    measured = [4500, 4501, 4502]
+    assert [seed for seed in SEEDS if seed is not None] == [4000, 4001, *measured, *measured]
 
 
 @pytest.mark.parametrize("method", ["joint", "first-order"])
