@@ -7,6 +7,7 @@ Tables lie inside the package, because a chapter reads them wherever it runs.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -26,6 +27,7 @@ from qtdqas_lite.experiments import sweep
 from qtdqas_lite.tasks.classification import classify, digits_cnn, mlp
 from qtdqas_lite.tasks.forecasting import train_forecaster
 from qtdqas_lite.tasks.images import Images, digits
+from qtdqas_lite.tasks.reinforcement import evaluate, train_agent
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = range(1, 6)
@@ -176,6 +178,62 @@ def forecasting_plan() -> list[Row]:
     ]
 
 
+# --- Reinforcement learning
+
+# As many as the aim asks for; an agent takes a minute, and a search with its retraining two.
+AGENT_SEEDS = range(1, 4)
+ROOMS = ("MiniGrid-Empty-5x5-v0", "MiniGrid-Empty-6x6-v0")
+ENVIRONMENTS = ("CartPole-v1", *ROOMS)
+CURVE_POINTS = 40
+
+
+def curve(episodes: list[Row], total_steps: int) -> list[float | None]:
+    """Give the mean return of the episodes that ended in each part of the training; None: none."""
+    parts: list[list[float]] = [[] for _ in range(CURVE_POINTS)]
+    for episode in episodes:
+        place = (episode["step"] - 1) * CURVE_POINTS // total_steps
+        parts[min(place, CURVE_POINTS - 1)].append(episode["return"])
+    return [sum(part) / len(part) if part else None for part in parts]
+
+
+def reinforcement(environment: str, kind: str, seed: int, **options: Any) -> Row:
+    """Train one agent; what its policy's search has found is trained anew from fresh angles.
+
+    The kind ``"random"`` draws its actions and learns nothing.
+    """
+    torch.set_num_threads(1)
+    if kind == "random":
+        measured = evaluate(None, environment, seed=1000 * seed + 500)
+        row = {"environment": environment, "kind": kind, "method": "none", "seed": seed}
+        row |= {"mean_return": measured.mean_return, "ended": "finished"}
+        return row | {"terminated": measured.terminated, "truncated": measured.truncated}
+    agent = train_agent(environment, kind, seed=seed, **options)  # type: ignore[arg-type]
+    row = {**agent.row, "ended": "finished", "found": None, "retrained_return": None}
+    if row["architecture"]:
+        found = agent.policy.circuit.architecture()  # type: ignore[operator, union-attr]
+        row["found"] = found.to_json()
+        again = train_agent(environment, found, seed=seed, **{**options, "method": "joint"})
+        row["retrained_return"] = again.row["mean_return"]
+    return row | {"curve": json.dumps(curve(agent.curve, row["total_steps"]))}
+
+
+def reinforcement_plan() -> list[Row]:
+    """List the configurations: the paper's sizes in MiniGrid, and CartPole."""
+    kinds = [
+        {"kind": "fixed"},
+        {"kind": "ensemble", "method": "joint"},
+        {"kind": "relaxed", "method": "joint"},
+        {"kind": "plain"},
+        {"kind": "random"},
+        {"kind": "frozen"},
+        {"kind": "ensemble", "method": "first-order"},
+    ]
+    return [
+        {"environment": environment, **kind, "seed": seed}
+        for seed, kind, environment in product(AGENT_SEEDS, kinds, ENVIRONMENTS)
+    ]
+
+
 # --- The command
 
 
@@ -190,6 +248,7 @@ class Task:
 TASKS = {
     "classification": Task(classification, classification_plan),
     "forecasting": Task(forecasting, forecasting_plan),
+    "reinforcement": Task(reinforcement, reinforcement_plan),
 }
 
 

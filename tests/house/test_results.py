@@ -20,6 +20,7 @@ results = importlib.util.module_from_spec(SPEC)
 sys.modules["book_results"] = results  # where its dataclass looks for itself
 SPEC.loader.exec_module(results)
 TASKS = list(results.TASKS)
+TABLES = sorted(path.stem for path in (ROOT / "qtdqas_lite" / "results").glob("*.csv"))
 
 
 @pytest.fixture
@@ -39,10 +40,16 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     assert len(texts) == len(set(texts))
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
-    assert {one["seed"] for one in asked(name)} == {*results.SEEDS}
+    seeds = results.AGENT_SEEDS if name == "reinforcement" else results.SEEDS
+    assert {one["seed"] for one in asked(name)} == {*seeds}
 
 
-@pytest.mark.parametrize("name", TASKS)
+def test_there_are_tables():
+    assert set(TABLES) <= set(TASKS)
+    assert len(TABLES) >= 2
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_the_tables_hold_what_is_asked_for(name):
     table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
     wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
@@ -67,6 +74,8 @@ SMALL = [
     ("forecasting", {"series": "sunspots", "kind": "ensemble", "method": "first-order"}),
     ("forecasting", {"series": "narma-5", "kind": "fixed", "number": 3}),
 ]
+
+AGENT = {"environment": "CartPole-v1", "seed": 2, "n_layers": 2, "episodes": 2}
 
 
 @pytest.mark.parametrize(("name", "one"), SMALL)
@@ -122,3 +131,29 @@ def test_no_such_table(monkeypatch, capsys):
 
 def test_rows_say_which_code_they_come_from():
     assert re.fullmatch(r"[0-9a-f]{12}\+?", results.origin()["commit"])
+
+
+def test_a_row_of_an_agent():
+    one = {**AGENT, "total_steps": 100, "n_steps": 32, "n_envs": 2, "batch_size": 64}
+    row = results.reinforcement(kind="relaxed", **one)
+    assert json.loads(json.dumps(row)) == row
+    found = Candidate.from_json(row["found"])
+    again = results.train_agent(kind=found, **one).row
+    assert row["retrained_return"] == again["mean_return"]
+    points = json.loads(row["curve"])
+    assert len(points) == results.CURVE_POINTS
+    returns = [point for point in points if point is not None]
+    assert returns
+    assert min(returns) >= 1
+
+
+def test_the_curve_is_the_mean_of_what_ended_in_each_part():
+    episodes = [(1, 2.0), (25, 4.0), (26, 8.0), (999, 1.0), (1000, 3.0)]
+    curve = results.curve([{"step": s, "return": r} for s, r in episodes], 1000)
+    assert curve == [3.0, 8.0, *[None] * 37, 2.0]
+
+
+def test_a_row_of_chance():
+    row = results.reinforcement("CartPole-v1", "random", 2)
+    expected = results.evaluate(None, "CartPole-v1", seed=2500)
+    assert (row["mean_return"], row["terminated"]) == (expected.mean_return, expected.terminated)
