@@ -78,6 +78,7 @@ notebooks: setup ## Re-execute the chapters and store their outputs (ONLY=file f
 results: setup ## Run the experiments that the tables still lack (TASK=name for one table)
 	$(call heading,results)
 	@$(PY) book/results.py $(TASK)
+	@$(PY) book/claims.py
 
 colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part of test)
 	$(call heading,chapters on the versions of Colab)

@@ -118,7 +118,7 @@ def classification_plan() -> list[Row]:
         {**cnn, "kind": "fixed", "n_layers": 35, "gain": 1.5},
         {**cnn, "kind": "plain"},
         {**pair, "kind": "fixed", "n_layers": 15},
-        {**pair, "kind": "frozen", "n_layers": 15, "hidden": 14, "gain": 0.1},
+        {**pair, "kind": "frozen", "n_layers": 15, "learning_rate": 0.1},
         *({**pair, "kind": "ensemble", "n_layers": 15, "method": m} for m in searches),
         {**pair, "kind": "relaxed", "n_layers": 15, "sharing": "global"},
         {**pair, "kind": "plain"},
