@@ -42,7 +42,8 @@ def sweep(
 
     The table is written anew, at once or not at all, when a run ends. After an error or Ctrl-C it
     holds what was finished, and the same call goes on from there. Rows of other configurations
-    stay in it. One sweep at a time may write to a table.
+    stay in it. Of two sweeps that share a table at the same time, each keeps the other's rows,
+    except one that is written in the very moment between its own reading and writing.
 
     Args:
         run: Called as ``run(**configuration)``; gives the row's columns, as plain values.
@@ -67,17 +68,18 @@ def sweep(
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise SearchError(f"each configuration is run once, and this one is twice: {min(repeated)}")
     path = Path(path)
-    table = read_table(path) if path.exists() else pandas.DataFrame({KEY: []})
-    held = set(table[KEY])
+    held = set(_read_if_there(path)[KEY])
     more = dict(columns or {})
     missing = [dict(one) for one, key in zip(configurations, keys, strict=True) if key not in held]
     jobs = [joblib.delayed(_row)(run, configuration, more) for configuration in missing]
     rows = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
     for row in tqdm(rows, total=len(missing), disable=not progress, desc=path.stem):
-        table = pandas.DataFrame([*table.to_dict("records"), row])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, table.to_csv(index=False).encode())
-        table = read_table(path)  # a row is the same now and when it is read later
+        table = _read_if_there(path)  # anew, because another sweep may have written to it
+        if row[KEY] not in set(table[KEY]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table = pandas.DataFrame([*table.to_dict("records"), row])
+            write_atomically(path, table.to_csv(index=False).encode())
+    table = _read_if_there(path)
     return table.set_index(KEY).loc[keys].reset_index()[table.columns]
 
 
@@ -114,6 +116,10 @@ def stored_results(task: str) -> DataFrame:
     if task not in names:
         raise DataError(f"there are stored results of {names}, and none of {task!r}")
     return read_table(str(folder.joinpath(f"{task}.csv")))
+
+
+def _read_if_there(path: Path) -> DataFrame:
+    return read_table(path) if path.exists() else pandas.DataFrame({KEY: []})
 
 
 def _key(configuration: Mapping[str, Any]) -> str:

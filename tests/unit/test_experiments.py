@@ -91,6 +91,19 @@ def test_what_was_finished_is_kept(tmp_path, error):
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
 
 
+def test_two_sweeps_share_a_table(tmp_path):
+    path = tmp_path / "t.csv"
+
+    def first(x, seed):  # while it runs, another sweep does some of its work, and more
+        if (x, seed) == (1, 0):
+            sweep(double, grid(2, 9), path, columns={"who": "other"}, progress=False)
+        return double(x, seed)
+
+    found = sweep(first, grid(1, 2), path, columns={"who": "first"}, progress=False)
+    assert found["who"].tolist() == ["first", "first", "other", "other"]
+    assert sorted(read_table(path)["x"]) == [1, 1, 2, 2, 9, 9]
+
+
 def test_processes_give_the_same_table(tmp_path):
     alone = sweep(double, grid(1, 2, 3), tmp_path / "a.csv", progress=False)
     shared = sweep(double, grid(1, 2, 3), tmp_path / "b.csv", n_jobs=2, progress=False)
