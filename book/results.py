@@ -132,6 +132,7 @@ def classification_plan() -> list[Row]:
 STEPS = {"damped-motion": 1500, "delayed-control": 1500}
 SERIES = ("bessel", "damped-motion", "delayed-control", "narma-5", "narma-10", "sunspots")
 SUNSPOT_CYCLE = 11  # years
+TWELVE_SEEDS = (1, 2, 4, 5)  # of the paper's circuits one by one
 
 
 def forecasting(
@@ -175,6 +176,7 @@ def forecasting_plan() -> list[Row]:
     return [
         {"series": series, "steps": STEPS.get(series, 400), **kind, "seed": seed}
         for seed, series, kind in product(SEEDS, SERIES, kinds)
+        if "number" not in kind or seed in TWELVE_SEEDS
     ]
 
 
