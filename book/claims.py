@@ -1,0 +1,277 @@
+"""Write the tables of book/claims.md from the stored results: `make results` calls this at its end.
+
+What the paper says stands here as text; what was found here is computed from the tables, verdicts
+included, so that no number of ours is typed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from pandas import DataFrame, Series
+from scipy import stats
+
+from qtdqas_lite.experiments import stored_results
+from qtdqas_lite.tasks.classification import mlp
+from qtdqas_lite.tasks.configurations import build
+
+PAGE = Path(__file__).resolve().parent / "claims.md"
+
+# Circuits of the paper whose probabilities do not depend on their angles (chapter 04).
+UNIFORM, ONE_STATE = (1, 3, 4, 6), (9, 12)
+
+# Test MSE, times 1e-6, as a digest of arXiv 2505.09653 gives it: the searched mixture, the best and
+# the worst of the twelve (number), the uniform circuits, the circuits that stay in one state.
+PAPER_MSE: dict[str, tuple[str, str, str, str, str]] = {
+    "bessel": ("40", "141 (8)", "7428 (11)", "515", "1391"),
+    "damped-motion": ("36", "40 (7)", "32072 (11)", "155", "154"),
+    "delayed-control": ("1710", "211 (11)", "2638 (6)", "676-2638", "956"),
+    "narma-5": ("50", "24 (5)", "91 (8)", "38", "45"),
+    "narma-10": ("117", "81 (8)", "140 (11)", "95", "125"),
+}
+NAMES = {
+    "bessel": "Bessel function",
+    "damped-motion": "Damped motion",
+    "delayed-control": "Delayed quantum control",
+    "narma-5": "NARMA-5",
+    "narma-10": "NARMA-10",
+}
+
+
+def ratio(one: Series, other: Series) -> tuple[float, float, float]:
+    """Give the geometric mean of one over other, paired by seed, and its 95 % Student interval."""
+    logs = np.log(one).sub(np.log(other)).dropna()
+    interval = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    return math.exp(logs.mean()), math.exp(interval.low), math.exp(interval.high)
+
+
+def difference(one: Series, other: Series) -> tuple[float, float, float]:
+    """Give the mean of one minus other, paired by seed, and its 95 % Student interval."""
+    gaps = one.sub(other).dropna()
+    if gaps.nunique() == 1:  # no spread over the seeds, and so no width
+        return (gaps.iloc[0],) * 3
+    interval = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    return gaps.mean(), interval.low, interval.high
+
+
+def verdict(found: tuple[float, float, float], neutral: float, paper_is_below: bool) -> str:
+    """Say whether our interval lies on the same side as the paper's figure."""
+    _, low, high = found
+    if low <= neutral <= high:
+        return "not settled: the interval contains both"
+    return "reproduced" if (high < neutral) == paper_is_below else "differs"
+
+
+def shown(found: tuple[float, float, float], digits: int = 2) -> str:
+    """Write a value and its interval."""
+    value, low, high = (f"{x:.{digits}f}" for x in found)
+    return f"{value} [{low}, {high}]"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Write a Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([str(x) for x in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def by_seed(rows: DataFrame, column: str, **wanted: object) -> Series:
+    """Give a column of the rows that are wanted, by seed."""
+    for name, value in wanted.items():
+        rows = rows[rows[name].isna() if value is None else rows[name] == value]
+    return rows.set_index("seed")[column].sort_index()
+
+
+# --- Forecasting
+
+
+def million(values: Iterable[float]) -> str:
+    """Write errors in units of 1e-6: the median, and in brackets the smallest and the largest."""
+    found = sorted(1e6 * value for value in values)
+    three = np.median(found), found[0], found[-1]
+    median, low, high = (f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in three)
+    return f"{median} ({low} to {high})"
+
+
+def twelve(rows: DataFrame, numbers: Iterable[int]) -> dict[int, Series]:
+    """Give the test errors of the paper's circuits, each trained by itself, by seed."""
+    return {n: by_seed(rows, "test_mse", kind="fixed", number=n) for n in numbers}
+
+
+def group(circuits: dict[int, Series], numbers: Iterable[int]) -> Series:
+    """Give the geometric mean over some circuits, by seed."""
+    return np.exp(sum(np.log(circuits[n]) for n in numbers) / len(list(numbers)))
+
+
+def series_section(rows: DataFrame, name: str) -> str:
+    """Compare one series with the paper: figures side by side, then what can be decided."""
+    rows = rows[rows["series"] == name]
+    searched = by_seed(rows, "test_mse", kind="ensemble", method="joint")
+    circuits = twelve(rows, range(1, 13))
+    order = sorted(circuits, key=lambda n: circuits[n].median())
+    best, worst = order[0], order[-1]
+    theirs = PAPER_MSE[name]
+    uniform, one_state = group(circuits, UNIFORM), group(circuits, ONE_STATE)
+    figures = table(
+        ["test MSE, $10^{-6}$", "paper", "here"],
+        [
+            ("searched mixture, 135 numbers", theirs[0], million(searched)),
+            ("best of the twelve (number)", theirs[1], f"{million(circuits[best])} ({best})"),
+            ("worst of the twelve (number)", theirs[2], f"{million(circuits[worst])} ({worst})"),
+            ("circuits 1, 3, 4, 6: no angle matters", theirs[3], million(uniform)),
+            ("circuits 9, 12: no angle matters", theirs[4], million(one_state)),
+        ],
+    )
+    mixture, best_of, _, even, single = (float(x.split()[0].split("-")[0]) for x in theirs)
+    relations = []
+    for label, other, theirs_other in (
+        (f"the best of the twelve (here {best})", circuits[best], best_of),
+        ("circuits 1, 3, 4, 6", uniform, even),
+        ("circuits 9, 12", one_state, single),
+    ):
+        found = ratio(searched, other)
+        relations.append(
+            (
+                f"mixture over {label}",
+                f"{mixture / theirs_other:.2f}",
+                shown(found),
+                verdict(found, 1.0, mixture < theirs_other),
+            )
+        )
+    compared = table(["error of the", "paper", "here [95 %]", "verdict"], relations)
+    seeds = f"{len(searched)} seeds; of the twelve one by one, {len(circuits[best])}."
+    return f"### {NAMES[name]}\n\n{seeds}\n\n{figures}\n\n{compared}\n"
+
+
+# --- Counts
+
+
+def counts(classification: DataFrame, forecasting: DataFrame) -> str:
+    """Compare the sizes that the paper states; those of the agents are the package's to give."""
+    rows = []
+    for network, paper, found in (
+        (
+            "MLP 784-128-64-2",
+            (108_866, 286),
+            classification[classification["task"] == "1 against 5"],
+        ),
+        ("LSTM with 20 units", (1_781, 135), forecasting),
+    ):
+        found = found[(found["kind"] == "ensemble") & (found["method"] == "joint")]
+        ((weights, trained),) = set(zip(found["weights"], found["trainables"], strict=True))
+        rows.append((network, paper, (weights, trained)))
+    for name, n_outputs, paper in (("policy", 7, (6_023, 157)), ("value", 1, (5_825, 157))):
+        budget = build("ensemble", mlp(147, 32, 32, n_outputs), 10).budget()  # type: ignore[operator]
+        rows.append((f"{name} 147-32-32-{n_outputs}", paper, (budget.target, budget.total)))
+    return table(
+        ["network", "paper: weights, trained", "here", "verdict"],
+        [
+            (
+                name,
+                f"{a:,}; {b:,}",
+                f"{c:,}; {d:,}",
+                "reproduced" if a == c and b == d else "differs",
+            )
+            for name, (a, b), (c, d) in rows
+        ],
+    )
+
+
+# --- Classification
+
+
+def points(found: tuple[float, float, float]) -> str:
+    """Write a difference of accuracies in points, with its interval."""
+    value, low, high = found
+    return shown((100 * value, 100 * low, 100 * high), 1)
+
+
+def not_below(found: tuple[float, float, float]) -> str:
+    """Judge a claim of matching or beating by our interval alone."""
+    _, low, high = found
+    if high < 0:
+        return "differs"
+    return "reproduced: ahead" if low > 0 else "not contradicted: the interval holds zero"
+
+
+def classification_section(rows: DataFrame) -> str:
+    """Compare what the paper says of images, at its size."""
+    rows = rows[rows["task"] == "1 against 5"]
+    searched = by_seed(rows, "test_accuracy", kind="ensemble", method="joint")
+    alone, validated = (
+        {n: by_seed(rows, column, kind="fixed", number=n) for n in range(1, 13)}
+        for column in ("test_accuracy", "validation_accuracy")
+    )
+    chosen = max(validated, key=lambda n: (validated[n].mean(), n))
+    by_hand = difference(searched, alone[chosen])
+    plain = difference(searched, by_seed(rows, "test_accuracy", kind="plain"))
+    frozen = difference(searched, by_seed(rows, "test_accuracy", kind="frozen"))
+    gaps = {n: difference(searched, one) for n, one in alone.items()}
+    ahead = [n for n, (_, low, _) in gaps.items() if low > 0]
+    discrete = by_seed(rows, "discrete_accuracy", kind="ensemble", method="joint")
+    retrained = by_seed(rows, "retrained_accuracy", kind="ensemble", method="joint")
+    percent = 100 * searched
+    claims = [
+        (
+            "over 98 % of FashionMNIST's 1 against 5",
+            f"{percent.median():.1f} % ({percent.min():.1f} to {percent.max():.1f}) of resized "
+            f"digits",
+            "could not be attempted: other images",
+        ),
+        (
+            "above most of the twelve circuits (curves)",
+            f"certainly above {len(ahead)} of twelve: {', '.join(map(str, ahead)) or 'none'}",
+            "reproduced" if len(ahead) > 6 else "differs",
+        ),
+        (
+            "matches or beats circuits made by hand",
+            f"less circuit {chosen}, the best on validation images: {points(by_hand)}",
+            not_below(by_hand),
+        ),
+        (
+            "no discrete circuit is reported",
+            f"the likeliest circuit, as trained: {100 * discrete.median():.1f} %; trained anew: "
+            f"{100 * retrained.median():.1f} %",
+            "nothing to compare with",
+        ),
+        (
+            "no such control",
+            f"less the plain network of 108,866 numbers: {points(plain)}; less a frozen circuit "
+            f"with a mapping of 19 trained numbers: {points(frozen)}",
+            "nothing to compare with",
+        ),
+    ]
+    found = table(["the paper", "here (differences in points)", "verdict"], claims)
+    return f"{len(searched)} seeds.\n\n{found}"
+
+
+# --- The page
+
+
+def written(text: str, parts: dict[str, str]) -> str:
+    """Put each part between its two marks, in place of what is there."""
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{PAGE.name} needs the lines {begin!r} and {end!r}, once each")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{part}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def page() -> str:
+    """Give the page, with what the tables say now."""
+    classification, forecasting = stored_results("classification"), stored_results("forecasting")
+    parts = {
+        "sizes": counts(classification, forecasting),
+        "images": classification_section(classification),
+        "series": "\n".join(series_section(forecasting, name) for name in PAPER_MSE).strip(),
+    }
+    return written(PAGE.read_text("utf-8"), parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

@@ -1,0 +1,94 @@
+"""The claims page: its verdicts, and that it says what the tables say."""
+
+import importlib.util
+import math
+import statistics
+from pathlib import Path
+
+import pandas
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("book_claims", ROOT / "book" / "claims.py")
+claims = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(claims)
+
+T_4 = 2.7764451051977987  # the 0.975 quantile of Student's t with 4 degrees of freedom
+
+
+def seeds(*values):
+    return pandas.Series(values, index=range(1, len(values) + 1), dtype=float)
+
+
+def test_the_page_says_what_the_tables_say():
+    assert claims.page() == claims.PAGE.read_text("utf-8"), "run make results"
+
+
+def test_a_difference_is_paired_by_seed():
+    one, other = seeds(0.9, 0.8, 0.95, 0.7, 0.85), seeds(0.8, 0.75, 0.8, 0.72, 0.8)
+    gaps = [a - b for a, b in zip(one, other, strict=True)]
+    mean, half = statistics.mean(gaps), T_4 * statistics.stdev(gaps) / math.sqrt(5)
+    assert claims.difference(one, other) == pytest.approx((mean, mean - half, mean + half))
+    # The order of the rows does not matter, and a seed that one of them lacks is left out.
+    shuffled = other.sample(frac=1, random_state=0)
+    assert claims.difference(one, shuffled) == pytest.approx((mean, mean - half, mean + half))
+    more = pandas.concat([one, pandas.Series([9.0], index=[6])])
+    assert claims.difference(more, other) == pytest.approx((mean, mean - half, mean + half))
+
+
+def test_a_difference_without_spread():
+    assert claims.difference(seeds(1, 1, 1), seeds(0.5, 0.5, 0.5)) == (0.5, 0.5, 0.5)
+
+
+def test_a_ratio_is_a_difference_of_logarithms():
+    one, other = seeds(2e-5, 8e-5, 1e-5, 3e-5, 2e-5), seeds(1e-5, 1e-5, 1e-5, 1e-5, 1e-4)
+    logs = [math.log(a / b) for a, b in zip(one, other, strict=True)]
+    mean, half = statistics.mean(logs), T_4 * statistics.stdev(logs) / math.sqrt(5)
+    expected = tuple(math.exp(x) for x in (mean, mean - half, mean + half))
+    assert claims.ratio(one, other) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "paper_is_below", "said"),
+    [
+        ((0.5, 0.3, 0.8), True, "reproduced"),
+        ((0.5, 0.3, 0.8), False, "differs"),
+        ((2.0, 1.5, 3.0), True, "differs"),
+        ((2.0, 1.5, 3.0), False, "reproduced"),
+        ((0.9, 0.8, 1.1), True, "not settled"),
+        ((0.9, 0.8, 1.1), False, "not settled"),
+    ],
+)
+def test_verdicts_follow_from_the_interval(found, paper_is_below, said):
+    assert claims.verdict(found, 1.0, paper_is_below).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((0.1, 0.05, 0.2), "reproduced: ahead"),
+        ((0.1, -0.05, 0.2), "not contradicted"),
+        ((0.0, 0.0, 0.0), "not contradicted"),
+        ((-0.1, -0.2, -0.05), "differs"),
+    ],
+)
+def test_matching_takes_an_interval_that_is_not_below_zero(found, said):
+    assert claims.not_below(found).startswith(said)
+
+
+def test_parts_go_between_their_marks():
+    text = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n"
+    new = claims.written(text, {"x": "new"})
+    assert new == "a\n<!-- x -->\n\nnew\n\n<!-- end of x -->\nb\n"
+    assert claims.written(new, {"x": "new"}) == new
+    with pytest.raises(ValueError, match=r"claims\.md needs the lines '<!-- y -->"):
+        claims.written(text, {"y": "new"})
+
+
+def test_errors_are_written_in_millionths():
+    assert claims.million([3e-6, 1.23456e-6, 0.02]) == "3 (1.23 to 20,000)"
+
+
+def test_groups_are_geometric_means():
+    circuits = {1: seeds(1e-6, 4e-6), 3: seeds(4e-6, 1e-6), 5: seeds(9, 9)}
+    assert claims.group(circuits, (1, 3)).tolist() == pytest.approx([2e-6, 2e-6])
