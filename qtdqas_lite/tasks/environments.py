@@ -235,7 +235,7 @@ def evaluate(
 
 
 def check_whole(least: int, most: int, **numbers: int) -> None:
-    """Raise :class:`SearchError` unless each number is whole and within the bounds."""
+    """Raise :class:`~qtdqas_lite.SearchError` unless each number is whole and within the bounds."""
     for name, value in numbers.items():
         if type(value) is not int or not least <= value <= most:
             raise SearchError(

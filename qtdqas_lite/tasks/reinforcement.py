@@ -163,7 +163,7 @@ def train_agent(
     the discounted return: without that, CartPole was learned less steadily.
 
     Args:
-        environment: As for :func:`make_environment`.
+        environment: As for :func:`.make_environment`.
         kind: What writes the weights, as for :func:`~qtdqas_lite.tasks.configurations.build`.
         seed: Everything random follows from it; the global generators are left as they were.
             Training starts from the seeds 1000 ``seed``, 1000 ``seed`` + 1, ..., and measuring from
@@ -183,8 +183,8 @@ def train_agent(
             stable-baselines3 takes, such as ``n_steps``. Those not given are in :data:`.SETTINGS`.
 
     Raises:
-        DataError: as :func:`make_environment`.
-        DependencyError: as :func:`make_environment`.
+        DataError: as :func:`.make_environment`.
+        DependencyError: as :func:`.make_environment`.
         SearchError: if an argument is not as described, the kind is unknown, or a relaxed circuit
             draws its gates, which PPO and A2C would take for a change of the policy.
         TargetError: if ``hidden`` is not as described, or weights are not finite, as with a
