@@ -50,8 +50,8 @@ def sweep(
         configurations: Their values are plain too: whatever JSON can hold.
         path: The table, a CSV file; it need not exist.
         columns: More columns of each new row, such as the commit.
-        n_jobs: How many processes; -1 for as many as there are cores. joblib runs them: under
-            ``joblib.parallel_config(backend="dask")`` the sweep goes to a cluster.
+        n_jobs: How many processes; -1 for as many as there are cores. joblib runs them, and on a
+            cluster inside a block of its ``parallel_config`` with the backend ``"dask"``.
         progress: Whether to show a progress bar.
 
     Returns:
