@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from qtdqas_lite import SearchSpace, paper_space
+from qtdqas_lite import Candidate, SearchSpace, paper_space
 from qtdqas_lite.experiments import sweep
 from qtdqas_lite.tasks.classification import classify, digits_cnn, mlp
 from qtdqas_lite.tasks.forecasting import train_forecaster
@@ -35,16 +35,29 @@ SEEDS = range(1, 6)
 Row = dict[str, Any]
 
 
-def numbered(number: int | None) -> Row:
-    """Name the gates of one of the paper's twelve circuits, from 1 to 12; None gives the usual."""
-    if number is None:
-        return {}
-    one = list(paper_space(1, 1))[number - 1]
-    return {
-        "hadamard": one.hadamard,
-        "entangler": one.entanglers[0],
-        "rotation": one.rotations[0][0],
-    }
+def circuit_options(number: int | None = None, sharing: str | None = None) -> Row:
+    """Say how a circuit is made; what is None is left as it is by default.
+
+    The number, from 1 to 12, stands for the gates of one of the paper's circuits.
+    """
+    options: Row = {} if sharing is None else {"sharing": sharing}
+    if number is not None:
+        one = list(paper_space(1, 1))[number - 1]
+        options |= {"hadamard": one.hadamard, "entangler": one.entanglers[0]}
+        options |= {"rotation": one.rotations[0][0]}
+    return options
+
+
+def with_found(row: Row, net: Any, train: Callable[[Candidate], Row], score: str) -> Row:
+    """Add what a search has found in a network, and the score when that is trained anew.
+
+    Where nothing was searched, both columns stay empty.
+    """
+    retrained = f"retrained_{score.split('_')[-1]}"
+    if not row["architecture"]:
+        return row | {"found": None, retrained: None}
+    found = net.circuit.architecture()
+    return row | {"found": found.to_json(), retrained: train(found)[score]}
 
 
 # --- Classification
@@ -79,7 +92,7 @@ def classification(
     """
     torch.set_num_threads(1)
     data, make = images(task), TARGETS[task]
-    circuit = {**numbered(number), **({"sharing": sharing} if sharing else {})}
+    circuit = circuit_options(number, sharing)
     options |= {"seed": seed, "network": {"gain": gain}}
     what: Any = kind
     if kind == "random":
@@ -88,13 +101,11 @@ def classification(
     outcome = classify(data, make, what, circuit=circuit, **options)
     row = {"task": task, "number": number, "sharing": sharing, "gain": gain, **outcome.row}
     row["kind"] = kind
-    row |= {"found": None, "retrained_accuracy": None}
-    if row["architecture"]:
-        found = outcome.run.architecture
-        row["found"] = found.to_json()
-        again = classify(data, make, found, **{**options, "method": "joint"})
-        row["retrained_accuracy"] = again.row["test_accuracy"]
-    return row
+
+    def again(found: Candidate) -> Row:
+        return classify(data, make, found, **{**options, "method": "joint"}).row
+
+    return with_found(row, outcome.run.net, again, "test_accuracy")
 
 
 def classification_plan() -> list[Row]:
@@ -146,18 +157,16 @@ def forecasting(
 ) -> Row:
     """Train one forecaster; what a search has found is trained anew from fresh angles."""
     torch.set_num_threads(1)
-    circuit = {**numbered(number), **({"sharing": sharing} if sharing else {})}
     options |= {"seed": seed, "period": SUNSPOT_CYCLE if series == "sunspots" else None}
     options |= {"network": {"gain": gain}}
+    circuit = circuit_options(number, sharing)
     done = train_forecaster(series, kind, circuit=circuit, **options)  # type: ignore[arg-type]
     row = {"number": number, "sharing": sharing, "gain": gain, **done.row}
-    row |= {"found": None, "retrained_mse": None}
-    if row["architecture"]:
-        found = done.run.architecture
-        row["found"] = found.to_json()
-        again = train_forecaster(series, found, **{**options, "method": "joint"})
-        row["retrained_mse"] = again.row["test_mse"]
-    return row
+
+    def again(found: Candidate) -> Row:
+        return train_forecaster(series, found, **{**options, "method": "joint"}).row
+
+    return with_found(row, done.run.net, again, "test_mse")
 
 
 def forecasting_plan() -> list[Row]:
@@ -194,7 +203,9 @@ def curve(episodes: list[Row], total_steps: int) -> list[float | None]:
     return [sum(part) / len(part) if part else None for part in parts]
 
 
-def reinforcement(environment: str, kind: str, seed: int, **options: Any) -> Row:
+def reinforcement(
+    environment: str, kind: str, seed: int, *, number: int | None = None, **options: Any
+) -> Row:
     """Train one agent; what its policy's search has found is trained anew from fresh angles.
 
     The kind ``"random"`` draws its actions and learns nothing.
@@ -205,18 +216,20 @@ def reinforcement(environment: str, kind: str, seed: int, **options: Any) -> Row
         row = {"environment": environment, "kind": kind, "method": "none", "seed": seed}
         row |= {"mean_return": measured.mean_return, "ended": "finished"}
         return row | {"terminated": measured.terminated, "truncated": measured.truncated}
-    agent = train_agent(environment, kind, seed=seed, **options)  # type: ignore[arg-type]
-    row = {**agent.row, "ended": "finished", "found": None, "retrained_return": None}
-    if row["architecture"]:
-        found = agent.policy.circuit.architecture()  # type: ignore[operator, union-attr]
-        row["found"] = found.to_json()
-        again = train_agent(environment, found, seed=seed, **{**options, "method": "joint"})
-        row["retrained_return"] = again.row["mean_return"]
-    return row | {"curve": json.dumps(curve(agent.curve, row["total_steps"]))}
+    options |= {"seed": seed}
+    circuit = circuit_options(number)
+    agent = train_agent(environment, kind, circuit=circuit, **options)  # type: ignore[arg-type]
+    row = {"number": number, **agent.row, "ended": "finished"}
+    row["curve"] = json.dumps(curve(agent.curve, row["total_steps"]))
+
+    def again(found: Candidate) -> Row:
+        return train_agent(environment, found, **{**options, "method": "joint"}).row
+
+    return with_found(row, agent.policy, again, "mean_return")
 
 
 def reinforcement_plan() -> list[Row]:
-    """List the configurations: the paper's sizes in MiniGrid, and CartPole."""
+    """List the configurations: the paper's sizes in MiniGrid and CartPole, and its twelve."""
     kinds = [
         {"kind": "fixed"},
         {"kind": "ensemble", "method": "joint"},
@@ -226,9 +239,11 @@ def reinforcement_plan() -> list[Row]:
         {"kind": "frozen"},
         {"kind": "ensemble", "method": "first-order"},
     ]
+    twelve = [{"kind": "fixed", "number": number} for number in range(1, 13)]
     return [
         {"environment": environment, **kind, "seed": seed}
-        for seed, kind, environment in product(SEEDS, kinds, ENVIRONMENTS)
+        for seed in SEEDS
+        for kind, environment in (*product(kinds, ENVIRONMENTS), *product(twelve, ROOMS))
     ]
 
 

@@ -40,8 +40,7 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     assert len(texts) == len(set(texts))
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
-    seeds = results.AGENT_SEEDS if name == "reinforcement" else results.SEEDS
-    assert {one["seed"] for one in asked(name)} == {*seeds}
+    assert {one["seed"] for one in asked(name)} == {*results.SEEDS}
 
 
 def test_there_are_tables():
@@ -59,12 +58,13 @@ def test_the_tables_hold_what_is_asked_for(name):
 
 
 def test_the_numbers_of_the_papers_circuits():
-    twelve = [results.numbered(number) for number in range(1, 13)]
+    twelve = [results.circuit_options(number) for number in range(1, 13)]
     # arXiv 2505.09653: 1 to 6 begin with Hadamards; Ent-Rx, -Ry, -Rz, then Cyc-Rx, -Ry, -Rz.
     assert [one["hadamard"] for one in twelve] == [True] * 6 + [False] * 6
     assert [one["entangler"] for one in twelve] == (["chain"] * 3 + ["ring"] * 3) * 2
     assert [one["rotation"] for one in twelve] == ["rx", "ry", "rz"] * 4
-    assert results.numbered(None) == {}
+    assert results.circuit_options() == {}
+    assert results.circuit_options(None, "qubit") == {"sharing": "qubit"}
 
 
 SMALL = [
