@@ -5,7 +5,8 @@ can observe and link them. They answer in a page without a kernel as well.
 """
 
 from .candidate_explorer import CandidateExplorer
+from .episode_player import EpisodePlayer
 from .relaxed_gate import RelaxedGate
 from .weight_writer import WeightWriter
 
-__all__ = ["CandidateExplorer", "RelaxedGate", "WeightWriter"]
+__all__ = ["CandidateExplorer", "EpisodePlayer", "RelaxedGate", "WeightWriter"]

@@ -4,9 +4,14 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from widget_pages import sticks_out, violations
+from widget_pages import episode, sticks_out, violations
 
-from qtdqas_lite.widgets import CandidateExplorer, RelaxedGate, WeightWriter
+from qtdqas_lite.widgets import CandidateExplorer, EpisodePlayer, RelaxedGate, WeightWriter
+
+
+def player():
+    return EpisodePlayer({"Agent": episode(4)})
+
 
 # The usual one and the largest of each kind, and two that say as much as there is to say.
 SHOWN = {
@@ -17,7 +22,18 @@ SHOWN = {
     ],
     "gate": lambda: [RelaxedGate(), RelaxedGate([-4, -4, 4], temperature=0.05, theta=-3)],
     "writer": lambda: [WeightWriter(), WeightWriter(n_qubits=8, n_layers=3)],
-    "all three": lambda: [RelaxedGate(), WeightWriter(), CandidateExplorer()],
+    "player": lambda: [
+        EpisodePlayer({"Before training": episode(9), "After training": episode(3, number=1)}),
+        EpisodePlayer(
+            {
+                "A long name, of an agent that has learned a little": episode(2, size=(7, 5)),
+                "Nobody-ever-gave-a-name-without-a-space-to-an-agent": episode(5, reward=-0.25),
+                "Wide": episode(250, size=(200, 700), ends="truncated"),
+            },
+            step=250,
+        ),
+    ],
+    "all four": lambda: [RelaxedGate(), WeightWriter(), CandidateExplorer(), player()],
 }
 CONTROLS = "button, summary, label:has([type=radio]), .qw-slider:not(.qw-gate) input, .qw-gate"
 
@@ -55,7 +71,7 @@ def test_a_finger_gets_larger_targets(browser, window, open_widgets):
     touch = "Emulation.setTouchEmulationEnabled"
     browser.execute_cdp_cmd(touch, {"enabled": True})
     try:
-        open_widgets(CandidateExplorer(), RelaxedGate())
+        open_widgets(CandidateExplorer(), RelaxedGate(), player())
         assert browser.execute_script("return matchMedia('(pointer: coarse)').matches")
         assert [size for size in sizes(browser) if size[2] < 44] == []
     finally:

@@ -3,7 +3,9 @@
 import html
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -101,6 +103,13 @@ def violations(browser):
 def sticks_out(browser, width):
     """By how many pixels the page is wider than this."""
     return max(0, browser.execute_script("return document.documentElement.scrollWidth") - width)
+
+
+def episode(n_steps, *, size=(150, 200), number=0, reward=1.0, ends="terminated"):
+    """A film of plain colours: red counts the steps, and green is the film's number."""
+    frames = [np.full((*size, 3), (step, number, 90), np.uint8) for step in range(n_steps + 1)]
+    over = {"terminated": ends == "terminated", "truncated": ends == "truncated"}
+    return SimpleNamespace(frames=frames, rewards=[reward] * n_steps, **over)
 
 
 # A model as Jupyter has one: it changes from outside, and says who listens.

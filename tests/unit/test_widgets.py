@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import traitlets
 from torch import nn
 
 from qtdqas_lite import CircuitError, FixedCircuit, GeneratedNetwork, TargetError
-from qtdqas_lite.widgets import CandidateExplorer, RelaxedGate, WeightWriter
+from qtdqas_lite.widgets import CandidateExplorer, EpisodePlayer, RelaxedGate, WeightWriter
 from qtdqas_lite.widgets.parts import BookWidget
 
 
@@ -27,6 +28,16 @@ def images(count=5, side=3, seed=0):
 
 
 LABELS = [0, 1, 1, 0, 1]
+
+STILL = SimpleNamespace(
+    frames=[np.zeros((3, 4, 3), np.uint8)] * 2, rewards=[1], terminated=True, truncated=False
+)
+KINDS = {
+    CandidateExplorer: (),
+    EpisodePlayer: ({"Still": STILL},),
+    RelaxedGate: (),
+    WeightWriter: (),
+}
 
 
 def flat(net):
@@ -322,9 +333,9 @@ def test_a_bad_message_changes_nothing(widget):
     assert widget.get_state() == before
 
 
-@pytest.mark.parametrize("kind", [CandidateExplorer, RelaxedGate, WeightWriter])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_state_is_plain_json(kind):
-    widget = kind()
+    widget = kind(*KINDS[kind])
     state = json.loads(json.dumps(widget.get_state(), allow_nan=False))
     own = set(kind.class_traits(sync=True)) - set(BookWidget.class_traits())
     assert own
@@ -342,7 +353,7 @@ def test_the_core_does_not_import_the_widgets():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("kind", [CandidateExplorer, RelaxedGate, WeightWriter])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_misspelt_option_is_refused(kind):
     with pytest.raises(TypeError, match=f"no option 'layers'.*{kind.__name__}"):
-        kind(layers=3)
+        kind(*KINDS[kind], layers=3)
