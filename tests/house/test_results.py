@@ -147,6 +147,15 @@ def test_a_row_of_an_agent():
     assert min(returns) >= 1
 
 
+def test_small_plain_networks_have_about_as_many_weights_as_an_ensemble_has_numbers():
+    one = {**AGENT, "environment": results.ROOMS[0], "total_steps": 100}
+    one |= {"n_steps": 32, "n_envs": 2, "batch_size": 64}
+    row = results.reinforcement(kind="small plain", **one)
+    assert row["kind"] == "small plain"
+    # 147 inputs, one hidden unit, seven logits and one value, with biases.
+    assert row["trainables"] == row["weights"] == (147 + 1 + 7 + 7) + (147 + 1 + 1 + 1) == 312
+
+
 def test_the_curve_is_the_mean_of_what_ended_in_each_part():
     episodes = [(1, 2.0), (25, 4.0), (26, 8.0), (999, 1.0), (1000, 3.0)]
     curve = results.curve([{"step": s, "return": r} for s, r in episodes], 1000)
