@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .circuits import Candidate
 from .criterion import angle_jacobian, angle_score
-from .errors import SearchError
+from .errors import DependencyError, SearchError
 from .statevector import check_memory
 
 
@@ -196,8 +196,9 @@ class VarianceDecomposition:
         seed_deviation: The standard deviation over the seeds of one architecture.
         share: The share of the variance that is due to architectures, from 0 to 1 (the intraclass
             correlation coefficient of one-way random effects).
-        interval: The middle 95 % of that share when the architectures are drawn anew from these
-            (bootstrap, 2,000 times).
+        interval: The 95 % interval of that share, from the F distribution: exact if the scatter of
+            architectures and that of seeds are normal (Searle, Casella and McCulloch, Variance
+            Components, 1992). An end below 0 is given as 0.
     """
 
     mean: float
@@ -208,41 +209,43 @@ class VarianceDecomposition:
     interval: tuple[float, float]
 
 
-def variance_decomposition(results: Tensor, seed: int = 0) -> VarianceDecomposition:
+def variance_decomposition(results: Tensor) -> VarianceDecomposition:
     """Tell, before any search, whether architectures differ by more than their seeds do.
 
     Args:
         results: One result (an accuracy, say: higher is better) for each architecture and seed,
             shape (n_architectures, n_seeds), at least 2 of each, finite.
-        seed: The seed of the bootstrap.
 
     Raises:
         SearchError: if the results are not as described.
+        DependencyError: if SciPy is not installed.
     """
+    try:
+        from scipy.stats import f as f_distribution
+    except ImportError as error:
+        raise DependencyError(
+            f"intervals need SciPy, which cannot be imported ({error}): pip install scipy"
+        ) from error
     results = torch.as_tensor(results, dtype=torch.float64)
     if results.dim() != 2 or min(results.shape) < 2 or not results.isfinite().all():
         raise SearchError(
             f"results must be finite, with at least 2 architectures and 2 seeds, got shape "
             f"{tuple(results.shape)}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    again = torch.randint(len(results), (2000, len(results)), generator=generator)
-    between, within = _variances(results)
-    again_between, again_within = _variances(results[again])
-    shares = again_between / (again_between + again_within).clamp(min=1e-300)
-    low, high = torch.quantile(shares, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    count, seeds = results.shape
+    within = results.var(1).mean().item()
+    of_means = results.mean(1).var().item()
+    between = max(0.0, of_means - within / seeds)
+    # The ratio of mean squares, and what it would be at both ends of its interval.
+    ratio = seeds * of_means / max(within, 1e-300)
+    freedom = count - 1, count * (seeds - 1)
+    ends = [ratio / f_distribution.ppf(part, *freedom) for part in (0.975, 0.025)]
+    low, high = (max(0.0, float((end - 1) / (end - 1 + seeds))) for end in ends)
     return VarianceDecomposition(
         mean=results.mean().item(),
         best=results.mean(1).max().item(),
-        architecture_deviation=between.sqrt().item(),
-        seed_deviation=within.sqrt().item(),
-        share=(between / (between + within).clamp(min=1e-300)).item(),
+        architecture_deviation=between**0.5,
+        seed_deviation=within**0.5,
+        share=between / max(between + within, 1e-300),
         interval=(low, high),
     )
-
-
-def _variances(results: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance due to architectures, not below 0, and due to seeds; over the last two axes."""
-    within = results.var(-1).mean(-1)
-    between = results.mean(-1).var(-1) - within / results.shape[-1]
-    return between.clamp(min=0), within

@@ -189,13 +189,33 @@ def test_seeds_alone_are_not_taken_for_architectures():
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    covered = 0
-    for seed in range(100):
-        draw = torch.randn(20, 4, generator=seeded(seed))
-        table = draw[:, :1].roll(1) + torch.randn(20, 3, generator=seeded(1000 + seed))
-        low, high = variance_decomposition(table).interval
-        covered += low <= 0.5 <= high
-    assert 80 <= covered <= 99
+    for n_architectures in (4, 20):
+        covered = 0
+        for seed in range(200):
+            draw = seeded(seed)
+            table = torch.randn(n_architectures, 1, generator=draw)
+            table = table + torch.randn(n_architectures, 3, generator=draw)
+            low, high = variance_decomposition(table).interval
+            covered += low <= 0.5 <= high
+        assert 182 <= covered <= 198  # 190 are expected, with a deviation of 3
+
+
+def test_the_interval_is_the_one_of_the_f_distribution():
+    # A table whose mean squares are 6 and 2, so that F = 3, with 2 and 3 degrees of freedom.
+    spread = torch.tensor([[-1.0, 1.0]], dtype=torch.double)
+    means = torch.tensor([[-(3**0.5)], [0.0], [3**0.5]], dtype=torch.double)
+    found = variance_decomposition(means + spread)
+    assert found.share == pytest.approx((3 - 1) / (3 - 1 + 2))
+    ends = 3 / 16.0441, 3 * 39.1655  # tabulated: F(0.975; 2, 3) and F(0.975; 3, 2)
+    low, high = ((end - 1) / (end + 1) for end in ends)
+    assert low < 0
+    assert found.interval == pytest.approx((0, high), abs=1e-4)
+
+
+def test_where_seeds_make_no_difference_at_all():
+    table = torch.arange(4.0)[:, None].expand(4, 3)
+    assert variance_decomposition(table).interval == pytest.approx((1, 1))
+    assert variance_decomposition(torch.ones(4, 3)).interval == (0, 0)
 
 
 @pytest.mark.parametrize(
