@@ -85,6 +85,10 @@ def test_parts_go_between_their_marks():
         claims.written(text, {"y": "new"})
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    assert claims.shown((-0.001, -0.004, 0.004)) == "0.00 [0.00, 0.00]"
+
+
 def test_errors_are_written_in_millionths():
     assert claims.million([3e-6, 1.23456e-6, 0.02]) == "3 (1.23 to 20,000)"
 
@@ -92,3 +96,29 @@ def test_errors_are_written_in_millionths():
 def test_groups_are_geometric_means():
     circuits = {1: seeds(1e-6, 4e-6), 3: seeds(4e-6, 1e-6), 5: seeds(9, 9)}
     assert claims.group(circuits, (1, 3)).tolist() == pytest.approx([2e-6, 2e-6])
+
+
+def gaps(ahead, behind, equal=0):
+    three = [(1.0, 0.5, 1.5)] * ahead + [(-1.0, -1.5, -0.5)] * behind + [(0.0, 0.0, 0.0)] * equal
+    three += [(0.5, -0.5, 1.5)] * (12 - len(three))
+    return dict(enumerate(three, 1))
+
+
+@pytest.mark.parametrize(
+    ("found", "counted", "judged"),
+    [
+        (gaps(7, 5), "above 7 of twelve: 1, 2, 3, 4, 5, 6, 7", "reproduced"),
+        (gaps(6, 6), "above 6 of twelve: 1, 2, 3, 4, 5, 6", "differs"),
+        (gaps(6, 0, 6), "above 6 of twelve: 1, 2, 3, 4, 5, 6", "differs"),
+        (gaps(0, 5), "above none of twelve; certainly not above 5", "not settled"),
+        (gaps(6, 5), "above 6 of twelve: 1, 2, 3, 4, 5, 6; certainly not above 5", "not settled"),
+    ],
+)
+def test_most_is_more_than_half(found, counted, judged):
+    assert claims.above_most(found) == (f"certainly {counted}", judged)
+
+
+def test_curves_are_summarised_over_the_parts_in_which_episodes_ended():
+    curves = pandas.Series(["[null, 0.0, 0.5, 1.0, null, 0.0]"], index=[1])
+    assert claims.while_training(curves).tolist() == pytest.approx([1.5 / 4])
+    assert claims.unsteadiness(curves).tolist() == pytest.approx([0.5])
