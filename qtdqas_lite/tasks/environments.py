@@ -34,6 +34,11 @@ def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, A
     (0 to 5) and its state (0 to 3) of each, 147 whole numbers. They are divided by 10, so that they
     lie in [0, 1]. The mission's text and the compass are left out, as in arXiv 2505.09653.
 
+    To read such an observation, ``reshape(7, 7, 3)``: the first index counts squares from the
+    agent's left to its right, the second from the farthest ahead to its own, [3, 6]; the third is
+    object, colour, state. An object of 1 is an empty square, 2 a wall, 8 the goal. The actions are
+    0 turn left, 1 turn right, 2 forward; 3 to 6 handle objects.
+
     Args:
         name: The id that gymnasium knows it by, such as ``"CartPole-v1"`` or
             ``"MiniGrid-Empty-5x5-v0"``, or that you have registered one of your own by.

@@ -580,3 +580,13 @@ def test_curves_of_agents_are_taken():
 def test_every_name_is_offered():
     assert all(hasattr(reinforcement, name) for name in reinforcement.__all__)
     assert reinforcement.interquartile_mean_curve is learning_curves.interquartile_mean_curve
+
+
+def test_a_view_is_read_as_the_documentation_says():
+    world = make_environment("MiniGrid-Empty-5x5-v0")
+    seen, _ = world.reset(seed=0)
+    objects = (10 * seen.reshape(7, 7, 3)[:, :, 0]).round()
+    # The agent is at [3, 6], a wall to its left, and the goal two ahead and two to its right.
+    assert (objects[5, 4], objects[3, 6], objects[2, 6]) == (8, 1, 2)
+    ahead = world.step(2)[0].reshape(7, 7, 3)
+    assert round(10 * float(ahead[5, 5, 0])) == 8
