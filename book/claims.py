@@ -301,9 +301,9 @@ def room_section(rows: DataFrame, room: str) -> str:
         {n: difference(unsteadiness(one), wobble) for n, one in alone.items()}
     )
     greedy = by_seed(rows, "mean_return", **mixture)
-    chance, frozen, plain, one = (
+    chance, frozen, plain, small, one = (
         shown(difference(greedy, by_seed(rows, "mean_return", kind=kind, number=None)))
-        for kind in ("random", "frozen", "plain", "fixed")
+        for kind in ("random", "frozen", "plain", "small plain", "fixed")
     )
     discrete, retrained = (
         spread(by_seed(rows, column, **mixture))
@@ -333,7 +333,8 @@ def room_section(rows: DataFrame, room: str) -> str:
         (
             "no such control",
             f"less chance: {chance}; less a frozen circuit with a trained mapping: {frozen}; less "
-            f"the plain networks: {plain}; less one circuit (number 5): {one}",
+            f"the plain networks: {plain}; less plain ones of 312 weights: {small}; less one "
+            f"circuit (number 5): {one}",
             "nothing to compare with",
         ),
     ]
