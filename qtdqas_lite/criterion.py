@@ -40,7 +40,7 @@ def tangents(
         The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
     """
     n_layers, n_qubits = gates.shape[:2]
-    products = Products(n_qubits, len(state))
+    products = Products(n_qubits, state)
     groups = [kron(group).unbind() for group in torch.split(gates, products.sizes, 1)]
     # What turns the state behind a layer into its derivative: the slope in place of the gate.
     turns = slopes @ gates.mH

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 import torch
@@ -39,7 +39,7 @@ class CircuitEnsemble(Relaxation):
     """
 
     constants: Tensor
-    firsts: Tensor
+    adds_to: Tensor
 
     def __init__(
         self,
@@ -110,13 +110,15 @@ class CircuitEnsemble(Relaxation):
             rows = [self._circuit(i).double()().to(self.theta) for i in still]
         table = torch.stack(rows) if rows else torch.zeros(0, 2**self.n_qubits)
         self.register_buffer("constants", table, persistent=False)
-        self._still = still
-        firsts = [
-            first if self.share_theta or not live else i
-            for i, (first, live) in enumerate(self._verdict)
-        ]
-        self.register_buffer("firsts", torch.tensor(firsts), persistent=False)
-        self.groups = nn.ModuleList(_SideBySide(self.candidates, g) for g in self._grouped())
+        grouped = self._grouped()
+        self.groups = nn.ModuleList(_SideBySide(self.candidates, group) for group in grouped)
+        # What is computed, in its order, and which candidates' weights each of these has in all.
+        computed = [*still, *sum(grouped, [])]
+        adds_to = torch.zeros(len(computed), len(self.candidates))
+        for i, (first, live) in enumerate(self._verdict):
+            adds_to[computed.index(i if live and not self.share_theta else first), i] = 1
+        self.register_buffer("adds_to", adds_to, persistent=False)
+        self._sizes = [len(still), *map(len, grouped)]
 
     def _grouped(self) -> list[list[int]]:
         """Collect the live candidates that run side by side: those with the same gates."""
@@ -137,16 +139,16 @@ class CircuitEnsemble(Relaxation):
         """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,)."""
         with torch.autocast(self.theta.device.type, enabled=False):
             weights = self.mixture()["circuit"]
-            shares = torch.zeros_like(weights).index_add(0, self.firsts, weights)
-            total: Tensor = shares[self._still] @ self.constants
-            for group in self.groups:
-                numbers: list[int] = group.numbers  # type: ignore[assignment]
-                share = shares[numbers]
-                if share.requires_grad or transforms_active() or share.any():
+            of_constants, *of_groups = torch.split(self.adds_to @ weights, self._sizes)
+            parts = [of_constants @ self.constants]
+            for shares, group in zip(of_groups, self.groups, strict=True):
+                if shares.requires_grad or transforms_active() or shares.any():
+                    numbers: list[int] = group.numbers  # type: ignore[assignment]
                     theta = self.theta if self.share_theta else self.theta[numbers[0]]
-                    total = total + share @ group(theta)
-            # Where all that were drawn are dead, the angles have a gradient all the same: zero.
-            return total + 0 * self.theta.sum()
+                    parts.append(shares @ group(theta))
+            if len(parts) == 1:  # all that were drawn are dead; the angles' gradient is zero
+                parts.append(0 * self.theta.sum())
+            return reduce(torch.add, parts)
 
     def _weights(self, name: str, alpha: Tensor) -> Tensor:
         weights = super()._weights(name, alpha)  # which also refuses what is not finite

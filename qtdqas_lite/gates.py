@@ -36,12 +36,12 @@ def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device)
 
 def _about(axis: int) -> Callable[[Tensor], Tensor]:
     def quaternions(theta: Tensor) -> Tensor:
-        # sin(t) = cos(t - pi/2): one cosine gives every entry, and the mask clears the others.
+        # cos(t) = sin(t + pi/2): one sine gives every entry.
         kind = theta.dtype, theta.device
-        return torch.cos(theta[..., None] / 2 - _constant(shift, *kind)) * _constant(mask, *kind)
+        return torch.addcmul(_constant(shift, *kind), theta.unsqueeze(-1), _constant(half, *kind)).sin()
 
-    shift = (0.0, *[math.pi / 2] * 3)
-    mask = tuple(float(i in (0, axis)) for i in range(4))
+    shift = (math.pi / 2, 0.0, 0.0, 0.0)
+    half = tuple(0.5 * (i in (0, axis)) for i in range(4))
     return quaternions
 
 

@@ -24,11 +24,14 @@ def kron(gates: Tensor) -> Tensor:
     """Multiply out the tensor product of gates: (n_layers, k, 2, 2) -> (n_layers, 2**k, 2**k)."""
 
     def pair(right: Tensor, left: Tensor) -> Tensor:
-        product = left[:, :, None, :, None] * right[:, None, :, None, :]
-        size = left.shape[1] * right.shape[1]
-        return product.view(-1, size, size)
+        (*front, a, _), b = left.shape, right.shape[-1]
+        product = left.view(*front, a, 1, a, 1) * right.view(*front, 1, b, 1, b)
+        return product.view(*front, a * b, a * b)
 
-    return reduce(pair, reversed(gates.unbind(1)))  # from the right: long rows are multiplied fast
+    even = gates.shape[1] // 2 * 2
+    neighbours = pair(gates[:, 1:even:2], gates[:, :even:2])  # every two of them, in one call
+    factors = *neighbours.unbind(1), *gates[:, even:].unbind(1)
+    return reduce(pair, reversed(factors))  # from the right: long rows are multiplied fast
 
 
 def apply(matrix: Tensor, states: Tensor, right: int) -> Tensor:
@@ -38,74 +41,71 @@ def apply(matrix: Tensor, states: Tensor, right: int) -> Tensor:
     return moved.reshape(states.shape)
 
 
-#: One state in several shapes: as the product of each group needs it, and at last flat.
-Views = tuple[Tensor, ...]
-
-
 class Products:
     """The matrix products that are a layer of gates: one for each group of wires.
 
-    All that does not change from layer to layer is prepared here, since on a small state it would
-    cost as much as the products themselves. A state is seen as (left, 2**k, right), the middle
-    axis being the group's.
+    A state is seen as (left, 2**k, right), the middle axis being the group's; where left or right
+    is 1, as the matrix that remains, the group's axis first. All that does not change from layer to
+    layer is prepared here: on a small state it would cost as much as the products themselves.
 
     Attributes:
         sizes: How many wires are in each group.
         rights: How many indices stand behind each group.
+        spare: Two flat states, of shape (length,), that are overwritten.
     """
 
-    def __init__(self, n_qubits: int, length: int) -> None:
-        """Plan for states of ``length`` amplitudes: 2**n_qubits, or several times as many."""
+    def __init__(self, n_qubits: int, like: Tensor) -> None:
+        """Plan for states like this one: of 2**n_qubits amplitudes, or several times as many."""
         self.sizes = group_sizes(n_qubits)
         self.rights = [2 ** sum(self.sizes[i + 1 :]) for i in range(len(self.sizes))]
         self._shapes: list[tuple[int, ...]] = []
         for size, right in zip(self.sizes, self.rights, strict=True):
-            left = length // (right << size)
+            left = len(like) // (right << size)
             shape = (left, 2**size, right)
             self._shapes.append(shape[:2] if right == 1 else shape[1:] if left == 1 else shape)
+        # From one spare state to the other and back, group after group. Fresh ones in their place
+        # would cost time, and leave a heap full of holes.
+        self.spare = like.new_empty(2, len(like)).unbind()
+        groups = range(len(self.sizes))
+        self._inputs = [self.see(self.spare[i % 2], i) for i in groups]
+        self._outputs = [self.see(self.spare[(i + 1) % 2], i) for i in groups]
+        self._multiply = [torch.mm if len(shape) == 2 else torch.bmm for shape in self._shapes]
 
-    def views(self, states: Tensor) -> list[Views]:
-        """Give the views of each row of a (rows, length) tensor."""
-        shapes = [*self._shapes, states.shape[1:]]
-        return [*zip(*[states.view(-1, *shape).unbind() for shape in shapes], strict=True)]
+    def see(self, states: Tensor, group: int) -> Tensor:
+        """View flat states, shape (..., length), as the product of a group needs them."""
+        views = states.view(*states.shape[:-1], *self._shapes[group])
+        return views.mT if self.rights[group] == 1 else views
 
-    def prepare(self, matrices: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    def factors(self, matrices: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         """Take apart one (n_layers, 2**k, 2**k) tensor per group: for each layer, its factors."""
         factors = []
-        for matrix, shape, right in zip(matrices, self._shapes, self.rights, strict=True):
-            if right == 1:
-                matrix = matrix.mT
-            elif len(shape) == 3:
-                matrix = matrix[:, None].expand(-1, shape[0], -1, -1)
+        for matrix, state in zip(matrices, self._inputs, strict=True):
+            if state.dim() == 3:
+                matrix = matrix.unsqueeze(1).expand(-1, len(state), -1, -1)
             factors.append(matrix.unbind())
         return [*zip(*factors, strict=True)]
 
     def apply(
-        self,
-        factors: Sequence[Tensor],
-        state: Views,
-        spare: Sequence[Views],
-        out: Views | None = None,
-    ) -> Views:
-        """Apply a layer, to and fro between two spare states.
-
-        Fresh states in place of spare ones would cost time, and leave a heap full of holes.
+        self, factors: Sequence[Tensor], state: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Apply a layer.
 
         Args:
-            factors: What :meth:`prepare` gave for this layer.
-            state: Any state but ``spare[1]``.
-            spare: Two states that are overwritten.
-            out: Where the result is written to; by default one of the spare ones.
+            factors: What :meth:`factors` gave for this layer.
+            state: A state as the first group sees it; by default the first spare one.
+            out: Where the result is written to, a state as the last group sees it; by default one
+                of the spare ones, which is returned.
+
+        Returns:
+            The flat spare state that the result is in if there is no ``out``.
         """
-        last = len(factors) - 1
-        for i, factor in enumerate(factors):
-            into = out if i == last and out is not None else spare[(i + 1) % 2]
-            if i == last:
-                torch.mm(state[i], factor, out=into[i])
-            else:
-                (torch.mm if factor.dim() == 2 else torch.bmm)(factor, state[i], out=into[i])
-            state = into
-        return state
+        inputs = self._inputs if state is None else [state, *self._inputs[1:]]
+        outputs = self._outputs if out is None else [*self._outputs[:-1], out]
+        for multiply, factor, before, after in zip(
+            self._multiply, factors, inputs, outputs, strict=True
+        ):
+            multiply(factor, before, out=after)
+        return self.spare[len(inputs) % 2]
 
 
 def overlaps(one: Tensor, other: Tensor, right: int, out: Tensor) -> None:

@@ -83,30 +83,11 @@ def entangle(
     state: Tensor, permutations: Any, signs: Any, chosen: Any, out: Tensor | None = None
 ) -> Tensor:
     """Apply one entangler, or a weighted sum of all, to states of shape (..., 2**n)."""
-    if not isinstance(chosen, Tensor):
-        moved: Tensor = torch.index_select(state, -1, permutations[chosen], out=out)
-        return moved if signs is None else torch.mul(moved, signs[chosen], out=out)
-    return _mix(chosen, [entangle(state, permutations, signs, k) for k in range(len(chosen))])
-
-
-def _mix(weights: Tensor, states: list[Tensor]) -> Tensor:
-    # A real weight times a complex state would be computed as a complex product.
-    parts = [torch.view_as_real(s) if s.is_complex() else s for s in states]
-    total: Tensor = reduce(torch.add, map(torch.mul, weights, parts))
-    return torch.view_as_complex(total) if states[0].is_complex() else total
-
-
-def _inverses(permutations: Tensor) -> Tensor:
-    index = torch.arange(permutations.shape[1], device=permutations.device)
-    return torch.empty_like(permutations).scatter_(1, permutations, index.expand_as(permutations))
-
-
-def _disentangle(
-    state: Tensor, inverses: Any, signs: Any, chosen: int, out: Tensor | None = None
-) -> Tensor:
-    if signs is not None:
-        state = state * signs[chosen]
-    return torch.index_select(state, 0, inverses[chosen], out=out)
+    if isinstance(chosen, Tensor):
+        parts = (entangle(state, permutations, signs, k) for k in range(len(chosen)))
+        return reduce(torch.add, map(torch.mul, chosen, parts))
+    moved: Tensor = torch.index_select(state, -1, permutations[chosen], out=out)
+    return moved if signs is None else torch.mul(moved, signs[chosen], out=out)
 
 
 def probabilities(
@@ -164,7 +145,9 @@ def transforms_active() -> bool:
 
 def squares(state: Tensor) -> Tensor:
     """Square the sizes of amplitudes, real or complex."""
-    return state.real**2 + state.imag**2 if state.is_complex() else state**2
+    if state.is_complex():
+        return state.real * state.real + state.imag * state.imag
+    return state * state
 
 
 def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
@@ -194,26 +177,24 @@ class _Probabilities(torch.autograd.Function):
         order: list[int],
         reversible: bool,
     ) -> Tensor:
-        ctx.order, ctx.norms = order, []
-        ctx.products = products = Products(gates.shape[1], len(start))
-        ctx.groups = [kron(group) for group in torch.split(gates, products.sizes, 1)]
-        moves = rows(permutations, len(start)), rows(signs, len(start))
         flat = start.to(gates.dtype)
-        spare = products.views(flat.new_empty(2, len(flat)))
-        states = flat.new_empty(1 if reversible else len(gates), len(flat))
-        kept = products.views(states) * (len(gates) if reversible else 1)
-        for layer, factors in enumerate(products.prepare(ctx.groups)):
-            if weights is None:
-                entangle(flat, *moves, order[layer], out=spare[0][-1])
-                state = spare[0]
-            else:  # the first matrix divides by the norm as it goes
-                flat = entangle(flat, *moves, weights[layer])
-                (state,) = products.views(flat[None])
-                ctx.norms.append(torch.vdot(flat, flat).real.sqrt())
-                factors = factors[0] / ctx.norms[-1], *factors[1:]
-            flat = products.apply(factors, state, spare, out=kept[layer])[-1]
-        ctx.reversible = reversible
-        ctx.save_for_backward(gates, start, weights, permutations, signs, states)
+        ctx.products = products = Products(gates.shape[1], flat)
+        ctx.matrices = [kron(group) for group in torch.split(gates, products.sizes, 1)]
+        ctx.entanglers = entanglers = _Entanglers(permutations, signs, order, weights, flat)
+        ctx.reversible, ctx.scales = reversible, []
+        kept = flat.new_empty(1 if reversible else len(gates), len(flat))
+        times = len(gates) // len(kept)
+        states = zip(kept.unbind() * times, products.see(kept, -1).unbind() * times, strict=True)
+        for layer, (factors, (after, seen)) in enumerate(
+            zip(products.factors(ctx.matrices), states, strict=True)
+        ):
+            entanglers.apply(layer, flat, out=products.spare[0])
+            if weights is not None:  # the first matrix divides by the norm as it goes
+                ctx.scales.append(_inner(products.spare[0], products.spare[0]).rsqrt())
+                factors = factors[0] * ctx.scales[-1], *factors[1:]
+            products.apply(factors, out=seen)
+            flat = after
+        ctx.save_for_backward(gates, start, weights, permutations, signs, kept)
         return squares(flat)
 
     @staticmethod
@@ -223,7 +204,7 @@ class _Probabilities(torch.autograd.Function):
         # The caller wants to differentiate this gradient again, or many gradients at once.
         again = torch.is_grad_enabled()
         if again or torch._C._functorch.is_legacy_batchedtensor(grad):
-            choice = ctx.order if weights is None else weights
+            choice = ctx.entanglers.order if weights is None else weights
             inputs = [t for t in (gates, start, weights) if t is not None and t.requires_grad]
             with torch.enable_grad():
                 p = squares(evolve(start, gates, permutations, signs, choice))
@@ -237,44 +218,36 @@ class _Probabilities(torch.autograd.Function):
         # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
         # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is
         # the same trace of lambda psi_after^H and G_i is unitary.
-        n_layers, length, products = len(gates), len(start), ctx.products
-        pool = permutations.view(-1, length)
-        undo = _inverses(pool).unbind(), rows(signs, length)
-        factors = products.prepare([g.mH.resolve_conj() for g in ctx.groups])
+        n_layers, products, entanglers = len(gates), ctx.products, ctx.entanglers
+        factors = products.factors([matrix.mH.resolve_conj() for matrix in ctx.matrices])
         states = states.clone() if ctx.reversible else states  # one state, about to be undone
+        state = products.see(states[-1], 0)
+        slopes = None if weights is None else torch.empty_like(weights)
         if weights is not None:  # a norm was divided out: along it there is no gradient
             grad = grad - grad @ squares(states[-1])
-        slopes: list[Tensor] = []
         # Results between the large temporary tensors would keep the memory of these apart, unused.
         collected = [states.new_empty(n_layers, 2**k, 2**k) for k in products.sizes]
-        spare = products.views(states.new_empty(2, length))
         # The overlaps of small states wait for one another: one call for many is faster.
-        block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
-        gradients = states.new_empty(block, length)
-        views = products.views(gradients)
-        state = products.views(states)[0] if ctx.reversible else spare[0]
-        gradient = views[(n_layers - 1) % block]
-        torch.mul(states[-1], grad, out=gradient[-1]).mul_(2)
+        block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // len(start)))
+        gradients = states.new_empty(block, len(start))
+        flat, seen = gradients.unbind(), products.see(gradients, 0).unbind()
+        torch.mul(states[-1], grad, out=flat[(n_layers - 1) % block]).mul_(2)
         for layer in reversed(range(n_layers)):
             if layer % block == 0:
                 after = states if ctx.reversible else states[layer : layer + block]
                 for right, overlap in zip(products.rights, collected, strict=True):
                     into = overlap[layer : layer + block]
                     overlaps(gradients[: len(into)], after, right, into)
-            row = views[(layer - 1) % block]
-            moved = products.apply(factors[layer], gradient, spare)[-1]
-            if weights is None:
-                _disentangle(moved, *undo, ctx.order[layer], out=row[-1])
-            else:
+            if layer == 0 and not any(ctx.needs_input_grad[1:3]):
+                break  # the first state and the weights are constants
+            moved = products.apply(factors[layer], seen[layer % block])
+            scale = 1 if slopes is None else ctx.scales[layer]
+            parts = entanglers.undo(layer, moved, scale, out=flat[(layer - 1) % block])
+            if slopes is not None:
                 before = states[layer - 1] if layer else start.to(gates.dtype)
-                parts = [_disentangle(moved, *undo, k) for k in range(len(pool))]
-                slope = torch.stack([torch.vdot(part, before).real for part in parts])
-                slopes.append(slope / ctx.norms[layer])
-                row[-1].copy_(_mix(weights[layer] / ctx.norms[layer], parts))
-            gradient = row
+                torch.mul(_inner(parts, before), scale, out=slopes[layer])
             if ctx.reversible:
-                earlier = products.apply(factors[layer], state, spare)[-1]
-                _disentangle(earlier, *undo, ctx.order[layer], out=state[-1])
+                entanglers.undo(layer, products.apply(factors[layer], state), 1, out=states[0])
         traces = [
             overlap.flatten(1)
             .index_select(1, trace_index(k, gates.device))
@@ -282,7 +255,62 @@ class _Probabilities(torch.autograd.Function):
             .sum(-1)
             for k, overlap in zip(products.sizes, collected, strict=True)
         ]
-        start_gradient = gradient[-1] if start.is_complex() else gradient[-1].real
         gates_gradient = torch.cat(traces, 1).view(gates.shape) @ gates
-        weights_gradient = torch.stack(slopes[::-1]) if slopes else None
-        return gates_gradient, start_gradient, weights_gradient, *nothing
+        start_gradient = None
+        if ctx.needs_input_grad[1]:
+            start_gradient = flat[-1] if start.is_complex() else flat[-1].real
+        return gates_gradient, start_gradient, slopes, *nothing
+
+
+class _Entanglers:
+    """The entanglers of all layers, applied and undone without a gradient of their own."""
+
+    def __init__(
+        self,
+        permutations: Tensor,
+        signs: Tensor | None,
+        order: list[int],
+        weights: Tensor | None,
+        like: Tensor,
+    ) -> None:
+        self.pool = permutations.view(-1, len(like))
+        self.signs = None if signs is None else signs.view(-1, len(like))
+        self.order, self.weights = order, None
+        self._moves = [self.pool[k] for k in order]
+        self._changes = [None if self.signs is None else self.signs[k] for k in order]
+        if weights is not None:
+            self.weights = weights.to(_real(like).dtype).unsqueeze(1).unbind()
+            self._parts = like.new_empty(self.pool.shape)
+
+    def apply(self, layer: int, state: Tensor, out: Tensor) -> None:
+        """Apply the entangler of a layer, or the weighted sum of all."""
+        if self.weights is None:
+            torch.index_select(state, 0, self._moves[layer], out=out)
+            if self.signs is not None:
+                out.mul_(self._changes[layer])
+            return
+        torch.index_select(state, 0, self.pool.view(-1), out=self._parts.view(-1))
+        if self.signs is not None:
+            self._parts.mul_(self.signs)
+        torch.mm(self.weights[layer], _real(self._parts), out=_real(out).unsqueeze(0))
+
+    def undo(self, layer: int, state: Tensor, scale: Any, out: Tensor) -> Tensor | None:
+        """Apply the transpose of what :meth:`apply` does, scaled; give each summand, unweighted."""
+        if self.weights is None:
+            changes = self._changes[layer]
+            out.scatter_(0, self._moves[layer], state if changes is None else state * changes)
+            return None
+        states = state.expand_as(self._parts) if self.signs is None else state * self.signs
+        self._parts.scatter_(1, self.pool, states)
+        torch.mm(self.weights[layer] * scale, _real(self._parts), out=_real(out).unsqueeze(0))
+        return self._parts
+
+
+def _real(states: Tensor) -> Tensor:
+    """View complex states as real ones of twice the length."""
+    return torch.view_as_real(states).flatten(-2) if states.is_complex() else states
+
+
+def _inner(states: Tensor, other: Tensor) -> Tensor:
+    """Give the real part of the inner product of each state with another one."""
+    return _real(states) @ _real(other)
