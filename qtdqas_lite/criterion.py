@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import CircuitError
-from .kronecker import Products, apply, kron
+from .kronecker import group_sizes, kron, turn
 from .statevector import Choice, apply_gate, entangle, per_layer, rows
 
 
@@ -40,16 +40,15 @@ def tangents(
         The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
     """
     n_layers, n_qubits = gates.shape[:2]
-    products = Products(n_qubits, state)
-    groups = [kron(group).unbind() for group in torch.split(gates, products.sizes, 1)]
+    groups = [kron(group).unbind() for group in torch.split(gates, group_sizes(n_qubits), 1)]
     # What turns the state behind a layer into its derivative: the slope in place of the gate.
     turns = slopes @ gates.mH
     moves = rows(permutations, len(state)), rows(signs, len(state))
     states = state.to(gates.dtype)[None]  # the state first, then one row for each angle so far
     for layer, chosen in enumerate(per_layer(choice, n_layers)):
         states = entangle(states, *moves, chosen)
-        for group, right in zip(groups, products.rights, strict=True):
-            states = apply(group[layer], states, right)
+        for group in groups:
+            states = turn(group[layer], states)
         new = [apply_gate(states[0], turns[layer, wire], wire) for wire in range(n_qubits)]
         states = torch.cat([states, torch.stack(new)])
     squares = (states[0].conj() * states[0]).real

@@ -113,7 +113,7 @@ class CircuitEnsemble(Relaxation):
         grouped = self._grouped()
         self.groups = nn.ModuleList(_SideBySide(self.candidates, group) for group in grouped)
         # What is computed, in its order, and which candidates' weights each of these has in all.
-        computed = [*still, *sum(grouped, [])]
+        computed = [*still, *itertools.chain(*grouped)]
         adds_to = torch.zeros(len(computed), len(self.candidates))
         for i, (first, live) in enumerate(self._verdict):
             adds_to[computed.index(i if live and not self.share_theta else first), i] = 1
@@ -211,8 +211,9 @@ class _SideBySide(nn.Module):
         permutations, signs = [], []
         for names in pool:
             rows, changes = entangler_pool(names, candidates[0].n_qubits)
-            permutations.append(torch.cat([row + i * size for i, row in enumerate(rows)]))
-            signs.append(torch.ones(len(rows) * size) if changes is None else changes.flatten())
+            shifted = [row + i * size for i, row in enumerate(rows)]
+            permutations.append(torch.stack(shifted, 1).flatten())
+            signs.append((torch.ones(rows.shape) if changes is None else changes).T.flatten())
         self.register_buffer("permutations", torch.stack(permutations), persistent=False)
         mixed = torch.stack(signs)
         self.register_buffer("signs", mixed if (mixed < 0).any() else None, persistent=False)

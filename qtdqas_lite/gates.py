@@ -38,7 +38,9 @@ def _about(axis: int) -> Callable[[Tensor], Tensor]:
     def quaternions(theta: Tensor) -> Tensor:
         # cos(t) = sin(t + pi/2): one sine gives every entry.
         kind = theta.dtype, theta.device
-        return torch.addcmul(_constant(shift, *kind), theta.unsqueeze(-1), _constant(half, *kind)).sin()
+        return torch.addcmul(
+            _constant(shift, *kind), theta.unsqueeze(-1), _constant(half, *kind)
+        ).sin()
 
     shift = (math.pi / 2, 0.0, 0.0, 0.0)
     half = tuple(0.5 * (i in (0, axis)) for i in range(4))

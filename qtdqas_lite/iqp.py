@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .gates import CNOT, entangler_gates
-from .kronecker import apply, group_sizes
+from .kronecker import group_sizes, turn
 
 
 def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
@@ -62,10 +62,8 @@ def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
 
 def walsh_hadamard(values: Tensor, n_qubits: int) -> Tensor:
     """Sum (-1)**(bits(i) . bits(j)) * values[j] over j, for every i; shape (..., 2**n) is kept."""
-    right = 2**n_qubits
     for size in group_sizes(n_qubits):
-        right //= 2**size
-        values = apply(_hadamards(size, values.dtype, values.device), values, right)
+        values = turn(_hadamards(size, values.dtype, values.device), values)
     return values
 
 

@@ -1,8 +1,7 @@
-"""Layers of one-qubit gates as a few matrix products, and the traces that their gradient needs."""
+"""Layers as a few large operations: matrix products for the gates, gathers for the entanglers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache, reduce
 
 import torch
@@ -34,90 +33,91 @@ def kron(gates: Tensor) -> Tensor:
     return reduce(pair, reversed(factors))  # from the right: long rows are multiplied fast
 
 
-def apply(matrix: Tensor, states: Tensor, right: int) -> Tensor:
-    """Apply a (d, d) matrix to the middle axis of states seen as (left, d, right)."""
-    cube = states.reshape(-1, len(matrix), right)
-    moved = cube[..., 0] @ matrix.mT if right == 1 else matrix @ cube
-    return moved.reshape(states.shape)
+def turn(matrix: Tensor, states: Tensor) -> Tensor:
+    """Apply the matrix of the group whose axis is the first, and put that axis last.
 
+    When every group has had its turn, the axes are in their order again. A matrix product may
+    write its result in either order of axes, so the turning costs nothing.
 
-class Products:
-    """The matrix products that are a layer of gates: one for each group of wires.
-
-    A state is seen as (left, 2**k, right), the middle axis being the group's; where left or right
-    is 1, as the matrix that remains, the group's axis first. All that does not change from layer to
-    layer is prepared here: on a small state it would cost as much as the products themselves.
-
-    Attributes:
-        sizes: How many wires are in each group.
-        rights: How many indices stand behind each group.
-        spare: Two flat states, of shape (length,), that are overwritten.
+    Args:
+        matrix: Shape (d, d), d = 2**size for a group of that many wires.
+        states: Shape (..., 2**n).
     """
+    turned: Tensor = first(states, len(matrix).bit_length() - 1).mT @ matrix.mT
+    return turned.flatten(-2)
 
-    def __init__(self, n_qubits: int, like: Tensor) -> None:
-        """Plan for states like this one: of 2**n_qubits amplitudes, or several times as many."""
-        self.sizes = group_sizes(n_qubits)
-        self.rights = [2 ** sum(self.sizes[i + 1 :]) for i in range(len(self.sizes))]
-        self._shapes: list[tuple[int, ...]] = []
-        for size, right in zip(self.sizes, self.rights, strict=True):
-            left = len(like) // (right << size)
-            shape = (left, 2**size, right)
-            self._shapes.append(shape[:2] if right == 1 else shape[1:] if left == 1 else shape)
-        # From one spare state to the other and back, group after group. Fresh ones in their place
-        # would cost time, and leave a heap full of holes.
-        self.spare = like.new_empty(2, len(like)).unbind()
-        groups = range(len(self.sizes))
-        self._inputs = [self.see(self.spare[i % 2], i) for i in groups]
-        self._outputs = [self.see(self.spare[(i + 1) % 2], i) for i in groups]
-        self._multiply = [torch.mm if len(shape) == 2 else torch.bmm for shape in self._shapes]
 
-    def see(self, states: Tensor, group: int) -> Tensor:
-        """View flat states, shape (..., length), as the product of a group needs them."""
-        views = states.view(*states.shape[:-1], *self._shapes[group])
-        return views.mT if self.rights[group] == 1 else views
+def first(states: Tensor, size: int) -> Tensor:
+    """View states (..., length) as (..., d, rest), where the axis of the group is in front."""
+    return states.view(*states.shape[:-1], 2**size, -1)
 
-    def factors(self, matrices: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-        """Take apart one (n_layers, 2**k, 2**k) tensor per group: for each layer, its factors."""
-        factors = []
-        for matrix, state in zip(matrices, self._inputs, strict=True):
-            if state.dim() == 3:
-                matrix = matrix.unsqueeze(1).expand(-1, len(state), -1, -1)
-            factors.append(matrix.unbind())
-        return [*zip(*factors, strict=True)]
 
-    def apply(
-        self, factors: Sequence[Tensor], state: Tensor | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """Apply a layer.
+def last(states: Tensor, size: int) -> Tensor:
+    """View states (..., length) as (..., rest, d), where the axis of the group is behind."""
+    return states.view(*states.shape[:-1], -1, 2**size)
 
-        Args:
-            factors: What :meth:`factors` gave for this layer.
-            state: A state as the first group sees it; by default the first spare one.
-            out: Where the result is written to, a state as the last group sees it; by default one
-                of the spare ones, which is returned.
+
+def inner(states: Tensor, other: Tensor) -> Tensor:
+    """Give the real part of the inner product of each of the states with another one."""
+    return _real(states) @ _real(other)
+
+
+def _real(states: Tensor) -> Tensor:
+    return torch.view_as_real(states).flatten(-2) if states.is_complex() else states
+
+
+class Entanglers:
+    """The entanglers of all layers, applied and undone in place of a gradient of their own."""
+
+    def __init__(
+        self,
+        permutations: Tensor,
+        signs: Tensor | None,
+        order: list[int],
+        weights: Tensor | None,
+        like: Tensor,
+    ) -> None:
+        """Take the arguments of :func:`~qtdqas_lite.statevector.probabilities`, and a state."""
+        self._pool = permutations.view(-1, len(like))
+        self._signs = None if signs is None else signs.view(-1, len(like))
+        self._weights = None
+        if weights is not None:
+            self._weights = weights.to(_real(like).dtype).unsqueeze(1).unbind()
+            self._parts = like.new_empty(self._pool.shape)
+            return
+        moves = self._pool.unbind()
+        self._moves = [moves[k] for k in order]
+        changes = () if self._signs is None else self._signs.unbind()
+        self._changes = [changes[k] for k in order] if changes else []
+
+    def apply(self, layer: int, state: Tensor, out: Tensor) -> None:
+        """Write what the entangler of a layer, or the weighted sum of all, makes of a state."""
+        if self._weights is None:
+            torch.index_select(state, 0, self._moves[layer], out=out)
+            if self._signs is not None:
+                out.mul_(self._changes[layer])
+            return
+        torch.index_select(state, 0, self._pool.view(-1), out=self._parts.view(-1))
+        if self._signs is not None:
+            self._parts.mul_(self._signs)
+        # The weights are real: as a product of complex numbers, this would cost twice as much.
+        torch.mm(self._weights[layer], _real(self._parts), out=_real(out).unsqueeze(0))
+
+    def undo(self, layer: int, state: Tensor, out: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Write what the transpose of :meth:`apply`, times a scale, makes of a state.
 
         Returns:
-            The flat spare state that the result is in if there is no ``out``.
+            What each entangler of a weighted sum adds, without weight and scale: shape
+            (n_entanglers, length). It is overwritten by the next call.
         """
-        inputs = self._inputs if state is None else [state, *self._inputs[1:]]
-        outputs = self._outputs if out is None else [*self._outputs[:-1], out]
-        for multiply, factor, before, after in zip(
-            self._multiply, factors, inputs, outputs, strict=True
-        ):
-            multiply(factor, before, out=after)
-        return self.spare[len(inputs) % 2]
-
-
-def overlaps(one: Tensor, other: Tensor, right: int, out: Tensor) -> None:
-    """Write the sum of one[b, l, d, r] * conj(other[b, l, e, r]) over l and r to out[b, d, e]."""
-    block, size = out.shape[:2]
-    if right == 1:
-        torch.bmm(one.view(block, -1, size).mT, other.view(block, -1, size).conj(), out=out)
-    elif one.numel() == block * size * right:
-        torch.bmm(one.view(block, size, right), other.view(block, size, right).mH, out=out)
-    else:
-        products = one.view(-1, size, right) @ other.view(-1, size, right).mH
-        torch.sum(products.view(block, -1, size, size), 1, out=out)
+        if self._weights is None:
+            state = state if self._signs is None else state * self._changes[layer]
+            return out.scatter_(0, self._moves[layer], state)
+        states = state.expand_as(self._parts) if self._signs is None else state * self._signs
+        self._parts.scatter_(1, self._pool, states)
+        weights = self._weights[layer] if scale is None else self._weights[layer] * scale
+        torch.mm(weights, _real(self._parts), out=_real(out).unsqueeze(0))
+        return self._parts
 
 
 @lru_cache(maxsize=64)

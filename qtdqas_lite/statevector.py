@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import CircuitError
-from .kronecker import Products, kron, overlaps, trace_index
+from .kronecker import Entanglers, first, group_sizes, inner, kron, last, trace_index
 
 #: Which entangler acts in each layer: None if there is only one, a number for each layer, or a
 #: weight for each layer and entangler, shape (n_layers, n_entanglers).
@@ -44,6 +44,7 @@ def evolve(
     Args:
         state: Amplitudes before the first layer, shape (2**n,). Several circuits with the same
             gates can run side by side: their states follow one another, shape (copies * 2**n,).
+            Their entanglers then give amplitude i of copy c the place ``i * copies + c``.
         gates: One 2x2 gate per layer and wire, shape (n_layers, n, 2, 2).
         permutations: The entanglers, as :func:`~qtdqas_lite.gates.entangler_permutation` gives
             them: the shape of ``state``, or (n_entanglers, that shape) if there are several.
@@ -58,9 +59,10 @@ def evolve(
     state = state.to(gates.dtype)
     moves = rows(permutations, len(state)), rows(signs, len(state))
     for layer, chosen in zip(gates, per_layer(choice, n_layers), strict=True):
-        state = entangle(state, *moves, chosen).view(-1, 2**n_qubits)
+        state = entangle(state, *moves, chosen)
         if isinstance(chosen, Tensor):
             state = state / torch.linalg.vector_norm(state)
+        state = state.view(2**n_qubits, -1).mT  # a row for each copy
         for wire, gate in enumerate(layer):
             state = apply_gate(state, gate, wire)
         state = state.reshape(-1)
@@ -79,15 +81,13 @@ def rows(pool: Tensor | None, size: int) -> Sequence[Tensor] | None:
     return None if pool is None else pool.view(-1, size).unbind()
 
 
-def entangle(
-    state: Tensor, permutations: Any, signs: Any, chosen: Any, out: Tensor | None = None
-) -> Tensor:
+def entangle(state: Tensor, permutations: Any, signs: Any, chosen: Any) -> Tensor:
     """Apply one entangler, or a weighted sum of all, to states of shape (..., 2**n)."""
     if isinstance(chosen, Tensor):
         parts = (entangle(state, permutations, signs, k) for k in range(len(chosen)))
         return reduce(torch.add, map(torch.mul, chosen, parts))
-    moved: Tensor = torch.index_select(state, -1, permutations[chosen], out=out)
-    return moved if signs is None else torch.mul(moved, signs[chosen], out=out)
+    moved: Tensor = torch.index_select(state, -1, permutations[chosen])
+    return moved if signs is None else moved * signs[chosen]
 
 
 def probabilities(
@@ -177,140 +177,119 @@ class _Probabilities(torch.autograd.Function):
         order: list[int],
         reversible: bool,
     ) -> Tensor:
-        flat = start.to(gates.dtype)
-        ctx.products = products = Products(gates.shape[1], flat)
-        ctx.matrices = [kron(group) for group in torch.split(gates, products.sizes, 1)]
-        ctx.entanglers = entanglers = _Entanglers(permutations, signs, order, weights, flat)
-        ctx.reversible, ctx.scales = reversible, []
-        kept = flat.new_empty(1 if reversible else len(gates), len(flat))
+        state = start.to(gates.dtype)
+        sizes = group_sizes(gates.shape[1])
+        ctx.matrices = [kron(group) for group in torch.split(gates.mT, sizes, 1)]  # transposed
+        ctx.entanglers = entanglers = Entanglers(permutations, signs, order, weights, state)
+        ctx.order, ctx.reversible, ctx.scales = order, reversible, []
+        kept = state.new_empty(1 if reversible else len(gates), len(state))
         times = len(gates) // len(kept)
-        states = zip(kept.unbind() * times, products.see(kept, -1).unbind() * times, strict=True)
-        for layer, (factors, (after, seen)) in enumerate(
-            zip(products.factors(ctx.matrices), states, strict=True)
-        ):
-            entanglers.apply(layer, flat, out=products.spare[0])
+        states, results = kept.unbind() * times, last(kept, sizes[-1]).unbind() * times
+        # To and fro between two spare states: fresh ones cost time, and leave a heap full of holes.
+        ctx.spare = spare = state.new_empty(2, len(state))
+        sources = [first(spare[i % 2], size).mT for i, size in enumerate(sizes)]
+        targets = [last(spare[(i + 1) % 2], size) for i, size in enumerate(sizes[:-1])]
+        moved = spare[0]
+        for layer, factors in enumerate(zip(*[m.unbind() for m in ctx.matrices], strict=True)):
+            entanglers.apply(layer, state, out=moved)
             if weights is not None:  # the first matrix divides by the norm as it goes
-                ctx.scales.append(_inner(products.spare[0], products.spare[0]).rsqrt())
+                ctx.scales.append(inner(moved, moved).rsqrt())
                 factors = factors[0] * ctx.scales[-1], *factors[1:]
-            products.apply(factors, out=seen)
-            flat = after
+            for factor, source, target in zip(
+                factors, sources, (*targets, results[layer]), strict=True
+            ):
+                torch.mm(source, factor, out=target)
+            state = states[layer]
         ctx.save_for_backward(gates, start, weights, permutations, signs, kept)
-        return squares(flat)
+        return squares(state)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gates, start, weights, permutations, signs, states = ctx.saved_tensors
-        nothing = (None,) * 4
-        # The caller wants to differentiate this gradient again, or many gradients at once.
-        again = torch.is_grad_enabled()
-        if again or torch._C._functorch.is_legacy_batchedtensor(grad):
-            choice = ctx.entanglers.order if weights is None else weights
-            inputs = [t for t in (gates, start, weights) if t is not None and t.requires_grad]
-            with torch.enable_grad():
-                p = squares(evolve(start, gates, permutations, signs, choice))
-            found = iter(torch.autograd.grad(p, inputs, grad, create_graph=again))
-            given = [
-                next(found) if t is not None and t.requires_grad else None
-                for t in (gates, start, weights)
-            ]
-            return *given, *nothing
-        # Within a layer all gates commute, so gate i can be thought of as the last one to act:
-        # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
-        # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is
-        # the same trace of lambda psi_after^H and G_i is unitary.
-        n_layers, products, entanglers = len(gates), ctx.products, ctx.entanglers
-        factors = products.factors([matrix.mH.resolve_conj() for matrix in ctx.matrices])
-        states = states.clone() if ctx.reversible else states  # one state, about to be undone
-        state = products.see(states[-1], 0)
-        slopes = None if weights is None else torch.empty_like(weights)
-        if weights is not None:  # a norm was divided out: along it there is no gradient
-            grad = grad - grad @ squares(states[-1])
-        # Results between the large temporary tensors would keep the memory of these apart, unused.
-        collected = [states.new_empty(n_layers, 2**k, 2**k) for k in products.sizes]
-        # The overlaps of small states wait for one another: one call for many is faster.
-        block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // len(start)))
-        gradients = states.new_empty(block, len(start))
-        flat, seen = gradients.unbind(), products.see(gradients, 0).unbind()
-        torch.mul(states[-1], grad, out=flat[(n_layers - 1) % block]).mul_(2)
-        for layer in reversed(range(n_layers)):
-            if layer % block == 0:
-                after = states if ctx.reversible else states[layer : layer + block]
-                for right, overlap in zip(products.rights, collected, strict=True):
-                    into = overlap[layer : layer + block]
-                    overlaps(gradients[: len(into)], after, right, into)
-            if layer == 0 and not any(ctx.needs_input_grad[1:3]):
-                break  # the first state and the weights are constants
-            moved = products.apply(factors[layer], seen[layer % block])
-            scale = 1 if slopes is None else ctx.scales[layer]
-            parts = entanglers.undo(layer, moved, scale, out=flat[(layer - 1) % block])
-            if slopes is not None:
-                before = states[layer - 1] if layer else start.to(gates.dtype)
-                torch.mul(_inner(parts, before), scale, out=slopes[layer])
-            if ctx.reversible:
-                entanglers.undo(layer, products.apply(factors[layer], state), 1, out=states[0])
-        traces = [
-            overlap.flatten(1)
-            .index_select(1, trace_index(k, gates.device))
-            .view(n_layers, 4 * k, -1)
-            .sum(-1)
-            for k, overlap in zip(products.sizes, collected, strict=True)
-        ]
-        gates_gradient = torch.cat(traces, 1).view(gates.shape) @ gates
-        start_gradient = None
-        if ctx.needs_input_grad[1]:
-            start_gradient = flat[-1] if start.is_complex() else flat[-1].real
-        return gates_gradient, start_gradient, slopes, *nothing
+        # The caller may want to differentiate this gradient again, or many gradients at once.
+        plain = torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad)
+        found = _plain_gradients(ctx, grad) if plain else _fast_gradients(ctx, grad)
+        return *found, None, None, None, None
 
 
-class _Entanglers:
-    """The entanglers of all layers, applied and undone without a gradient of their own."""
-
-    def __init__(
-        self,
-        permutations: Tensor,
-        signs: Tensor | None,
-        order: list[int],
-        weights: Tensor | None,
-        like: Tensor,
-    ) -> None:
-        self.pool = permutations.view(-1, len(like))
-        self.signs = None if signs is None else signs.view(-1, len(like))
-        self.order, self.weights = order, None
-        self._moves = [self.pool[k] for k in order]
-        self._changes = [None if self.signs is None else self.signs[k] for k in order]
-        if weights is not None:
-            self.weights = weights.to(_real(like).dtype).unsqueeze(1).unbind()
-            self._parts = like.new_empty(self.pool.shape)
-
-    def apply(self, layer: int, state: Tensor, out: Tensor) -> None:
-        """Apply the entangler of a layer, or the weighted sum of all."""
-        if self.weights is None:
-            torch.index_select(state, 0, self._moves[layer], out=out)
-            if self.signs is not None:
-                out.mul_(self._changes[layer])
-            return
-        torch.index_select(state, 0, self.pool.view(-1), out=self._parts.view(-1))
-        if self.signs is not None:
-            self._parts.mul_(self.signs)
-        torch.mm(self.weights[layer], _real(self._parts), out=_real(out).unsqueeze(0))
-
-    def undo(self, layer: int, state: Tensor, scale: Any, out: Tensor) -> Tensor | None:
-        """Apply the transpose of what :meth:`apply` does, scaled; give each summand, unweighted."""
-        if self.weights is None:
-            changes = self._changes[layer]
-            out.scatter_(0, self._moves[layer], state if changes is None else state * changes)
-            return None
-        states = state.expand_as(self._parts) if self.signs is None else state * self.signs
-        self._parts.scatter_(1, self.pool, states)
-        torch.mm(self.weights[layer] * scale, _real(self._parts), out=_real(out).unsqueeze(0))
-        return self._parts
+def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """Differentiate the reference path, for gates, start and weights, and let that be repeated."""
+    gates, start, weights, permutations, signs, _ = ctx.saved_tensors
+    again = torch.is_grad_enabled()
+    inputs = [t for t in (gates, start, weights) if t is not None and t.requires_grad]
+    with torch.enable_grad():
+        choice = ctx.order if weights is None else weights
+        p = squares(evolve(start, gates, permutations, signs, choice))
+    found = iter(torch.autograd.grad(p, inputs, grad, create_graph=again))
+    return [
+        next(found) if t is not None and t.requires_grad else None for t in (gates, start, weights)
+    ]
 
 
-def _real(states: Tensor) -> Tensor:
-    """View complex states as real ones of twice the length."""
-    return torch.view_as_real(states).flatten(-2) if states.is_complex() else states
-
-
-def _inner(states: Tensor, other: Tensor) -> Tensor:
-    """Give the real part of the inner product of each state with another one."""
-    return _real(states) @ _real(other)
+def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """Carry the gradient back through the layers: gates, start and weights."""
+    # Within a layer all gates commute, so gate i can be thought of as the last one to act:
+    # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
+    # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is the
+    # same trace of lambda psi_after^H and G_i is unitary. To undo gates on those other wires, in
+    # psi and lambda alike, does not change S_i. So the groups are undone from the last to the
+    # first, and the overlaps of each are taken while its axis is the last one: the axis comes to
+    # the front with that, and multiplying matrices that are much longer than wide is fast.
+    gates, start, weights, _, _, states = ctx.saved_tensors
+    n_layers, length, sizes = len(gates), len(start), group_sizes(gates.shape[1])
+    groups = range(len(sizes))
+    undo = [matrix.conj().resolve_conj() for matrix in ctx.matrices]
+    factors = [matrix.unbind() for matrix in undo]
+    states = states.clone() if ctx.reversible else states  # one state, about to be undone
+    if weights is not None:  # a norm was divided out: along it there is no gradient
+        grad = grad - grad @ squares(states[-1])
+    # Results between the large temporary tensors would keep the memory of these apart, unused.
+    overlaps = [states.new_empty(n_layers, 2**size, 2**size) for size in sizes]
+    slopes = None if weights is None else torch.zeros_like(weights)
+    # Small states wait for one another, since one call for the overlaps of many is faster. Each
+    # group then has gradients of its own, one row a layer; of large states, two take turns.
+    block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
+    behind = states.new_empty(block, length)
+    turns = ctx.spare[:, None] if block == 1 else states.new_empty(len(sizes), block, length)
+    gradients = [*[turns[i % len(turns)] for i in groups[:-1]], behind]
+    undone, earlier = ctx.spare[1], behind.unbind()
+    sources = [last(gradients[i], sizes[i]).mT.unbind() for i in groups]
+    targets = [(first(undone, sizes[0]),) * block]
+    targets += [first(gradients[i - 1], sizes[i]).unbind() for i in groups[1:]]
+    work = states.new_empty(2, block, length)
+    torch.mul(states[-1], grad, out=earlier[(n_layers - 1) % block]).mul_(2)
+    for layer in reversed(range(n_layers)):
+        row = layer % block
+        if row == 0:
+            after = states if ctx.reversible else states[layer : layer + block]
+        for i in reversed(groups):
+            if row == 0:
+                rows, seen = slice(layer, layer + len(after)), last(after, sizes[i])
+                gradient = last(gradients[i][: len(after)], sizes[i])
+                torch.bmm(gradient.mT, seen.conj(), out=overlaps[i][rows])
+                if i or ctx.reversible:
+                    after = work[i % 2, : len(after)]
+                    torch.bmm(undo[i][rows], seen.mT, out=first(after, sizes[i]))
+            torch.mm(factors[i][layer], sources[i][row], out=targets[i][row])
+        if layer == 0 and not any(ctx.needs_input_grad[1:3]):
+            break  # the first state and the weights are constants
+        gradient = earlier[(layer - 1) % block]
+        if slopes is None:
+            ctx.entanglers.undo(layer, undone, gradient)
+        else:
+            parts = ctx.entanglers.undo(layer, undone, gradient, ctx.scales[layer])
+            before = states[layer - 1] if layer else start.to(gates.dtype)
+            torch.mul(inner(parts, before), ctx.scales[layer], out=slopes[layer])
+        if ctx.reversible:
+            ctx.entanglers.undo(layer, after[0], states[0])
+    traces = [
+        overlap.flatten(1)
+        .index_select(1, trace_index(size, gates.device))
+        .view(n_layers, 4 * size, -1)
+        .sum(-1)
+        for size, overlap in zip(sizes, overlaps, strict=True)
+    ]
+    of_gates = torch.cat(traces, 1).view(gates.shape) @ gates
+    of_start = None
+    if ctx.needs_input_grad[1]:
+        of_start = gradient if start.is_complex() else gradient.real
+    return [of_gates, of_start, slopes]

@@ -119,8 +119,8 @@ def test_single_gradients_are_asked_for_alone(generator):
 @pytest.mark.parametrize("choice", [None, [1, 2, 0]], ids=["one", "numbers"])
 def test_copies_side_by_side_are_as_each_alone(choice, generator):
     start, gates, permutations, signs = problem(3, generator, copies=2)
-    shifted = torch.cat([permutations, permutations.flip(0) + 8], 1)
-    both = torch.cat([signs, signs.flip(0)], 1)
+    shifted = torch.stack([permutations, permutations.flip(0) + 8], 2).flatten(1)
+    both = torch.stack([signs, signs.flip(0)], 2).flatten(1)
     expected = []
     for i, (p, s) in enumerate([(permutations, signs), (permutations.flip(0), signs.flip(0))]):
         expected.append(evolve(start[8 * i : 8 * i + 8], gates, p, s, choice).abs() ** 2)
