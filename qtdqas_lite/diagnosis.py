@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .circuits import Candidate
 from .criterion import angle_jacobian, angle_score
-from .errors import DependencyError, SearchError
+from .errors import SearchError, needs
 from .statevector import check_memory
 
 
@@ -220,12 +220,8 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
         SearchError: if the results are not as described.
         DependencyError: if SciPy is not installed.
     """
-    try:
+    with needs("an interval", "scipy"):
         from scipy.stats import f as f_distribution
-    except ImportError as error:
-        raise DependencyError(
-            f"intervals need SciPy, which cannot be imported ({error}): pip install scipy"
-        ) from error
     results = torch.as_tensor(results, dtype=torch.float64)
     if results.dim() != 2 or min(results.shape) < 2 or not results.isfinite().all():
         raise SearchError(

@@ -1,5 +1,8 @@
 """The errors that this package raises: each says what was given, what is allowed and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class QuantumTrainError(Exception):
     """The base of every error of this package."""
@@ -31,3 +34,19 @@ class DataError(QuantumTrainError, ValueError):
 
 class DependencyError(QuantumTrainError, ImportError):
     """A package that is needed here and is not installed."""
+
+
+@contextmanager
+def needs(what: str, *packages: str) -> Iterator[None]:
+    """Let an import that fails inside say what these packages are needed for.
+
+    Raises:
+        DependencyError: for any ImportError.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise DependencyError(
+            f"{what} needs {' and '.join(packages)}, and cannot import all of it ({error}): "
+            f"pip install {' '.join(packages)}"
+        ) from error

@@ -10,20 +10,17 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm.auto import tqdm
+
 from .checkpoint import write_atomically
-from .errors import DataError, DependencyError, SearchError
+from .errors import DataError, SearchError, needs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-try:
+with needs("a sweep", "joblib", "pandas"):
     import joblib
     import pandas
-    from tqdm.auto import tqdm
-except ImportError as missing:
-    raise DependencyError(
-        f"experiments need {missing.name}: pip install 'qtdqas-lite[chapters]'"
-    ) from missing
 
 # What tells rows apart. JSON, because a table cannot tell 1 from 1.0 or None from nothing.
 KEY = "configuration"

@@ -11,20 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import DataError, DependencyError, SearchError
+from ..errors import DataError, DependencyError, SearchError, needs
 from ..generator import GeneratedNetwork
 
-try:
+with needs("an agent", "gymnasium", "stable-baselines3"):
     import gymnasium
     from gymnasium.spaces import Box, Discrete
     from gymnasium.wrappers import TransformObservation
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
-except ImportError as error:
-    raise DependencyError(
-        f"agents need gymnasium and stable-baselines3, and one cannot be imported ({error}): "
-        f"pip install gymnasium stable-baselines3"
-    ) from error
 
 
 def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, Any]:

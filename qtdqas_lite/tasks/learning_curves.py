@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, DependencyError
+from ..errors import DataError, needs
 
 
 def interquartile_mean_curve(
@@ -45,12 +45,8 @@ def interquartile_mean_curve(
             another argument is not as described.
         DependencyError: if SciPy is not installed.
     """
-    try:
+    with needs("an interval", "scipy"):
         from scipy import stats
-    except ImportError as error:
-        raise DependencyError(
-            f"intervals need SciPy, which cannot be imported ({error}): pip install scipy"
-        ) from error
     for name, number, least in (("n_points", n_points, 2), ("window", window, 1)):
         if type(number) is not int or number < least:
             raise DataError(f"{name} must be a whole number of at least {least}, got {number!r}")

@@ -6,15 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import DependencyError
+from ..errors import needs
 
-try:
+with needs("an agent", "stable-baselines3"):
     from stable_baselines3.common.policies import ActorCriticPolicy
-except ImportError as error:
-    raise DependencyError(
-        f"agents need stable-baselines3, which cannot be imported ({error}): "
-        f"pip install stable-baselines3"
-    ) from error
 
 
 class _Both(nn.Module):

@@ -7,7 +7,6 @@ the data sets of arXiv 2605.06734, which have the same origin); each function sa
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import DataError, DependencyError
+from ..errors import DataError, needs
 
 
 def bessel(n_points: int = 256, *, first: float = 2.0, last: float = 100.0) -> Tensor:
@@ -39,7 +38,9 @@ def bessel(n_points: int = 256, *, first: float = 2.0, last: float = 100.0) -> T
         raise DataError(f"x must grow from first to last, got first={first}, last={last}")
     x = torch.linspace(first, last, _check_count(n_points), dtype=torch.double)
     # Those of torch.special are wrong in the seventh digit near x = 5.
-    values = _imported("scipy.special").jv(2, x.numpy())
+    with needs("this series", "scipy"):
+        from scipy.special import jv
+    values = jv(2, x.numpy())
     return torch.from_numpy(values)
 
 
@@ -214,7 +215,9 @@ def sunspots() -> Tensor:
     Raises:
         DependencyError: if statsmodels is not installed.
     """
-    table = _imported("statsmodels.datasets.sunspots").load_pandas().data
+    with needs("this series", "statsmodels"):
+        from statsmodels.datasets import sunspots
+    table = sunspots.load_pandas().data
     return torch.tensor(table["SUNACTIVITY"].tolist(), dtype=torch.double)
 
 
@@ -247,18 +250,6 @@ def make_series(name: str, **options: Any) -> Tensor:
     if name not in list(SERIES):
         raise DataError(f"the series must be one of {list(SERIES)}, got {name!r}")
     return SERIES[name](**options)
-
-
-def _imported(module: str) -> Any:
-    """Import what the core does without."""
-    package = module.partition(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DependencyError(
-            f"this series needs {package}, which cannot be imported ({error}): "
-            f"pip install {package}"
-        ) from error
 
 
 def _check_count(n_points: int) -> int:
