@@ -90,7 +90,8 @@ colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part 
 benchmarks: setup ## Measure speed and memory against other simulators (not part of test)
 	$(call heading,benchmarks)
 	@mkdir -p _build
-	$(PY) -m pytest -q -rs tests/benchmarks --benchmark-only --benchmark-quiet --benchmark-json=_build/benchmarks.json
+	$(PY) -m pytest -q -rs tests/benchmarks --benchmark-only --benchmark-quiet --benchmark-json=_build/benchmarks.json \
+		--tables book/benchmarks-tables.md
 
 clean: ## Remove what was built, and .venv
 	rm -rf _build build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info

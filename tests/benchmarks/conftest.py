@@ -4,11 +4,15 @@ pytest-benchmark calls one function many times before it turns to the next, and 
 does meanwhile would fall on that one alone. So each test gives it a single function, a round: in it
 every contender takes one turn, which is timed by itself. What is printed are medians over the
 rounds: of times, and of the ratio of two times of the same round. The file of --benchmark-json has
-the same rows and every single time, as ``extra_info``.
+the same rows and every single time, as ``extra_info``. --tables writes what is printed to a file.
 """
 
 import os
+import platform
+import re
 import statistics
+from datetime import date
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +68,10 @@ def race(benchmark, request):
     return Race(benchmark, request.config.stash[TABLES])
 
 
+def pytest_addoption(parser):
+    parser.addoption("--tables", metavar="FILE", help="where to write the tables of all benchmarks")
+
+
 def pytest_configure(config):
     config.stash[TABLES] = {}
 
@@ -72,15 +80,45 @@ def pytest_benchmark_update_machine_info(machine_info):
     machine_info |= {"torch": torch.__version__, "load": os.getloadavg()}
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    for title, rows in config.stash[TABLES].items():
+def reached(tables):
+    """Say which targets of the comparisons were reached: ratios, as cells give them."""
+    met, missed = 0, []
+    for rows in tables.values():
+        for row in rows:
+            for column, cell in row.items():
+                if found := re.match(r"([\d.,]+)x \(target (\d+)x\)", str(cell)):
+                    ratio, target = (float(part.replace(",", "")) for part in found.groups())
+                    met += ratio >= target
+                    if ratio < target:
+                        missed.append(f"{row['circuit']} at n, L = {row['n, L']} against {column}")
+    listed = "".join(f"\n- {one}" for one in missed)
+    found = f"Of {met + len(missed)} targets of these comparisons, {met} are reached."
+    return found + (f" Not reached:\n{listed}" if missed else "") if met or missed else ""
+
+
+def report(tables):
+    """Write all tables in Markdown, each under a heading."""
+    parts = [part for part in [reached(tables)] if part]
+    # What is compared with others comes first, whoever ran first.
+    for title, rows in sorted(tables.items(), key=lambda item: "as ours" not in item[0]):
         columns = list(rows[0])
         lines = [columns, ["---"] * len(columns), *([row[c] for c in columns] for row in rows)]
-        terminalreporter.write_line(f"\n### {title}\n")
-        for line in lines:
-            terminalreporter.write_line(f"| {' | '.join(line)} |")
+        parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     load = " ".join(f"{average:.1f}" for average in os.getloadavg())
-    terminalreporter.write_line(
-        f"\nMedians over interleaved rounds, one thread. Load of this machine's {os.cpu_count()} "
-        f"cores in the last 1, 5 and 15 minutes: {load}; much more than 1 makes the figures noisy."
+    parts.append(
+        f"Medians over interleaved rounds, one thread, on {date.today():%d %B %Y}, with torch "
+        f"{torch.__version__} and Python {platform.python_version()}. Load of this machine's "
+        f"{os.cpu_count()} cores in the last 1, 5 and 15 minutes: {load}; much more than 1 makes "
+        f"the figures noisy."
     )
+    return "\n\n".join(parts)
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    tables = config.stash[TABLES]
+    if not tables:
+        return
+    text = report(tables)
+    terminalreporter.write_line(f"\n{text}")
+    if config.option.tables and not exitstatus:
+        Path(config.option.tables).write_text(f"{text}\n", "utf-8")

@@ -260,3 +260,17 @@ def test_examples_run_as_printed(page, tmp_path, monkeypatch):
     assert found
     for block in found:
         exec(compile(block, page, "exec"), space)
+
+
+# --- The benchmarks' page
+
+
+def test_every_benchmark_has_its_table():
+    files = (ROOT / "tests/benchmarks").glob("test_*.py")
+    code = "".join(file.read_text("utf-8") for file in files)
+    titles = re.findall(r'race\.report\(\s*"([^"]+)"', code)
+    tables = (ROOT / "book/benchmarks-tables.md").read_text("utf-8")
+    assert len(titles) > 5
+    assert {*re.findall(r"^## (.+)$", tables, re.M)} == {*titles}, "run make benchmarks"
+    assert "failed" not in tables
+    assert "not installed" not in tables
