@@ -180,13 +180,13 @@ class _Probabilities(torch.autograd.Function):
         state = start.to(gates.dtype)
         sizes = group_sizes(gates.shape[1])
         ctx.matrices = [kron(group) for group in torch.split(gates.mT, sizes, 1)]  # transposed
-        ctx.entanglers = entanglers = Entanglers(permutations, signs, order, weights, state)
+        entanglers = Entanglers(permutations, signs, order, weights, state)
         ctx.order, ctx.reversible, ctx.scales = order, reversible, []
         kept = state.new_empty(1 if reversible else len(gates), len(state))
         times = len(gates) // len(kept)
         states, results = kept.unbind() * times, last(kept, sizes[-1]).unbind() * times
         # To and fro between two spare states: fresh ones cost time, and leave a heap full of holes.
-        ctx.spare = spare = state.new_empty(2, len(state))
+        spare = state.new_empty(2, len(state))
         sources = [first(spare[i % 2], size).mT for i, size in enumerate(sizes)]
         targets = [last(spare[(i + 1) % 2], size) for i, size in enumerate(sizes[:-1])]
         moved = spare[0]
@@ -234,7 +234,7 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     # psi and lambda alike, does not change S_i. So the groups are undone from the last to the
     # first, and the overlaps of each are taken while its axis is the last one: the axis comes to
     # the front with that, and multiplying matrices that are much longer than wide is fast.
-    gates, start, weights, _, _, states = ctx.saved_tensors
+    gates, start, weights, permutations, signs, states = ctx.saved_tensors
     n_layers, length, sizes = len(gates), len(start), group_sizes(gates.shape[1])
     groups = range(len(sizes))
     undo = [matrix.conj().resolve_conj() for matrix in ctx.matrices]
@@ -245,13 +245,14 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     # Results between the large temporary tensors would keep the memory of these apart, unused.
     overlaps = [states.new_empty(n_layers, 2**size, 2**size) for size in sizes]
     slopes = None if weights is None else torch.zeros_like(weights)
+    entanglers = Entanglers(permutations, signs, ctx.order, weights, states[-1])
     # Small states wait for one another, since one call for the overlaps of many is faster. Each
     # group then has gradients of its own, one row a layer; of large states, two take turns.
     block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
-    behind = states.new_empty(block, length)
-    turns = ctx.spare[:, None] if block == 1 else states.new_empty(len(sizes), block, length)
+    behind, spare = states.new_empty(block, length), states.new_empty(2, length)
+    turns = spare[:, None] if block == 1 else states.new_empty(len(sizes), block, length)
     gradients = [*[turns[i % len(turns)] for i in groups[:-1]], behind]
-    undone, earlier = ctx.spare[1], behind.unbind()
+    undone, earlier = spare[1], behind.unbind()
     sources = [last(gradients[i], sizes[i]).mT.unbind() for i in groups]
     targets = [(first(undone, sizes[0]),) * block]
     targets += [first(gradients[i - 1], sizes[i]).unbind() for i in groups[1:]]
@@ -274,13 +275,13 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
             break  # the first state and the weights are constants
         gradient = earlier[(layer - 1) % block]
         if slopes is None:
-            ctx.entanglers.undo(layer, undone, gradient)
+            entanglers.undo(layer, undone, gradient)
         else:
-            parts = ctx.entanglers.undo(layer, undone, gradient, ctx.scales[layer])
+            parts = entanglers.undo(layer, undone, gradient, ctx.scales[layer])
             before = states[layer - 1] if layer else start.to(gates.dtype)
             torch.mul(inner(parts, before), ctx.scales[layer], out=slopes[layer])
         if ctx.reversible:
-            ctx.entanglers.undo(layer, after[0], states[0])
+            entanglers.undo(layer, after[0], states[0])
     traces = [
         overlap.flatten(1)
         .index_select(1, trace_index(size, gates.device))
