@@ -112,7 +112,7 @@ class CircuitEnsemble(Relaxation):
         self.register_buffer("constants", table, persistent=False)
         grouped = self._grouped()
         self.groups = nn.ModuleList(_SideBySide(self.candidates, group) for group in grouped)
-        # What is computed, in its order, and which candidates' weights each of these has in all.
+        # Row r of adds_to marks the candidates whose weights add up on what is computed r-th.
         computed = [*still, *itertools.chain(*grouped)]
         adds_to = torch.zeros(len(computed), len(self.candidates))
         for i, (first, live) in enumerate(self._verdict):

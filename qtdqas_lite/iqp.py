@@ -69,5 +69,6 @@ def walsh_hadamard(values: Tensor, n_qubits: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _hadamards(n_qubits: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    one = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype, device=device)
-    return reduce(torch.kron, [one] * n_qubits)
+    with torch.inference_mode(False):  # a tensor made in that mode could not be trained with later
+        one = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype, device=device)
+        return reduce(torch.kron, [one] * n_qubits)

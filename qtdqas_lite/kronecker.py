@@ -58,7 +58,7 @@ def last(states: Tensor, size: int) -> Tensor:
 
 
 def inner(states: Tensor, other: Tensor) -> Tensor:
-    """Give the real part of the inner product of each of the states with another one."""
+    """Give the real part of the inner product of each of the states, or of one, with another."""
     return _real(states) @ _real(other)
 
 
@@ -67,7 +67,7 @@ def _real(states: Tensor) -> Tensor:
 
 
 class Entanglers:
-    """The entanglers of all layers, applied and undone in place of a gradient of their own."""
+    """The entanglers of all layers; :meth:`undo` stands in for their automatic gradient."""
 
     def __init__(
         self,
@@ -79,7 +79,9 @@ class Entanglers:
     ) -> None:
         """Take the arguments of :func:`~qtdqas_lite.statevector.probabilities`, and a state."""
         self._pool = permutations.view(-1, len(like))
-        self._signs = None if signs is None else signs.view(-1, len(like))
+        self._signs = None
+        if signs is not None:
+            self._signs = signs.view(-1, len(like)).to(_real(like).dtype)
         self._weights = None
         if weights is not None:
             self._weights = weights.to(_real(like).dtype).unsqueeze(1).unbind()
@@ -103,8 +105,8 @@ class Entanglers:
         # The weights are real: as a product of complex numbers, this would cost twice as much.
         torch.mm(self._weights[layer], _real(self._parts), out=_real(out).unsqueeze(0))
 
-    def undo(self, layer: int, state: Tensor, out: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Write what the transpose of :meth:`apply`, times a scale, makes of a state.
+    def undo(self, layer: int, state: Tensor, out: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Write what the transpose of :meth:`apply` makes of a state; of a weighted sum, scaled.
 
         Returns:
             What each entangler of a weighted sum adds, without weight and scale: shape
@@ -115,8 +117,7 @@ class Entanglers:
             return out.scatter_(0, self._moves[layer], state)
         states = state.expand_as(self._parts) if self._signs is None else state * self._signs
         self._parts.scatter_(1, self._pool, states)
-        weights = self._weights[layer] if scale is None else self._weights[layer] * scale
-        torch.mm(weights, _real(self._parts), out=_real(out).unsqueeze(0))
+        torch.mm(self._weights[layer] * scale, _real(self._parts), out=_real(out).unsqueeze(0))
         return self._parts
 
 

@@ -44,7 +44,7 @@ def evolve(
     Args:
         state: Amplitudes before the first layer, shape (2**n,). Several circuits with the same
             gates can run side by side: their states follow one another, shape (copies * 2**n,).
-            Their entanglers then give amplitude i of copy c the place ``i * copies + c``.
+            Entry ``i * copies + c`` of their entanglers is then amplitude i of copy c.
         gates: One 2x2 gate per layer and wire, shape (n_layers, n, 2, 2).
         permutations: The entanglers, as :func:`~qtdqas_lite.gates.entangler_permutation` gives
             them: the shape of ``state``, or (n_entanglers, that shape) if there are several.
@@ -101,9 +101,10 @@ def probabilities(
 ) -> Tensor:
     """Run every layer and square the amplitudes: the fast path.
 
-    The result and its gradients are those of ``evolve(...).abs() ** 2``. Every gate must be
-    unitary. Where a gradient is itself to be differentiated (``create_graph=True``), and under the
-    transforms of ``torch.func``, :func:`evolve` does the work, and it costs what that costs.
+    The result and its gradients are those of ``evolve(...).abs() ** 2``; with weights, the gates'
+    along changes that keep them unitary. Every gate must be unitary. Where a gradient is itself to
+    be differentiated (``create_graph=True``), and under the transforms of ``torch.func``,
+    :func:`evolve` does the work, and it costs what that costs.
 
     Args:
         state: As for :func:`evolve`; the norm is 1.
@@ -118,14 +119,19 @@ def probabilities(
         Probabilities of the outcomes: real, of the shape of ``state``.
 
     Raises:
-        CircuitError: if a weighted sum of entanglers, which cannot be undone, is to be reversible.
+        CircuitError: if a weighted sum of entanglers, which cannot be undone, is to be reversible,
+            or ``choice`` is not one choice for each layer.
     """
     weights = choice if isinstance(choice, Tensor) else None
     if reversible and weights is not None:
         raise CircuitError(
             "a weighted sum of entanglers cannot be undone, so reversible must be off"
         )
-    if transforms_active():
+    if choice is not None and len(choice) != len(gates):
+        raise CircuitError(
+            f"there are {len(gates)} layers, and entanglers are chosen for {len(choice)}"
+        )
+    if transforms_active() or not len(gates):
         return squares(evolve(state, gates, permutations, signs, choice))
     order = [0] * len(gates) if choice is None or weights is not None else list(choice)
     reversible = reversible or not torch.is_grad_enabled()  # with no gradient, nothing is kept
@@ -177,7 +183,7 @@ class _Probabilities(torch.autograd.Function):
         order: list[int],
         reversible: bool,
     ) -> Tensor:
-        state = start.to(gates.dtype)
+        state = start.to(gates.dtype).resolve_conj()
         sizes = group_sizes(gates.shape[1])
         ctx.matrices = [kron(group) for group in torch.split(gates.mT, sizes, 1)]  # transposed
         entanglers = Entanglers(permutations, signs, order, weights, state)
@@ -206,7 +212,8 @@ class _Probabilities(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # The caller may want to differentiate this gradient again, or many gradients at once.
-        plain = torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad)
+        batched = transforms_active() or torch._C._functorch.is_legacy_batchedtensor(grad)
+        plain = torch.is_grad_enabled() or batched
         found = _plain_gradients(ctx, grad) if plain else _fast_gradients(ctx, grad)
         return *found, None, None, None, None
 
@@ -232,8 +239,8 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is the
     # same trace of lambda psi_after^H and G_i is unitary. To undo gates on those other wires, in
     # psi and lambda alike, does not change S_i. So the groups are undone from the last to the
-    # first, and the overlaps of each are taken while its axis is the last one: the axis comes to
-    # the front with that, and multiplying matrices that are much longer than wide is fast.
+    # first. The overlaps of a group are taken while its axis is the last one, where the product
+    # is fast. Undoing it moves that axis to the front, and brings the group before to the end.
     gates, start, weights, permutations, signs, states = ctx.saved_tensors
     n_layers, length, sizes = len(gates), len(start), group_sizes(gates.shape[1])
     groups = range(len(sizes))
@@ -242,21 +249,21 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     states = states.clone() if ctx.reversible else states  # one state, about to be undone
     if weights is not None:  # a norm was divided out: along it there is no gradient
         grad = grad - grad @ squares(states[-1])
-    # Results between the large temporary tensors would keep the memory of these apart, unused.
+    # Allocated first: small results between large temporary tensors would leave holes in the heap.
     overlaps = [states.new_empty(n_layers, 2**size, 2**size) for size in sizes]
-    slopes = None if weights is None else torch.zeros_like(weights)
+    slopes = None if weights is None else grad.new_zeros(weights.shape)
     entanglers = Entanglers(permutations, signs, ctx.order, weights, states[-1])
-    # Small states wait for one another, since one call for the overlaps of many is faster. Each
-    # group then has gradients of its own, one row a layer; of large states, two take turns.
+    # Small states are collected in blocks of layers, so that one call gives the overlaps of a whole
+    # block. The gradients before each group is undone wait with them. Two buffers are enough for
+    # those of all groups but the last: where there are more groups, a block is a single layer.
     block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
-    behind, spare = states.new_empty(block, length), states.new_empty(2, length)
-    turns = spare[:, None] if block == 1 else states.new_empty(len(sizes), block, length)
-    gradients = [*[turns[i % len(turns)] for i in groups[:-1]], behind]
-    undone, earlier = spare[1], behind.unbind()
+    behind = states.new_empty(block, length)
+    turns, work = states.new_empty(2, 2, block, length)
+    gradients = [*[turns[i % 2] for i in groups[:-1]], behind]
+    undone, earlier = work[1, 0], behind.unbind()
     sources = [last(gradients[i], sizes[i]).mT.unbind() for i in groups]
     targets = [(first(undone, sizes[0]),) * block]
     targets += [first(gradients[i - 1], sizes[i]).unbind() for i in groups[1:]]
-    work = states.new_empty(2, block, length)
     torch.mul(states[-1], grad, out=earlier[(n_layers - 1) % block]).mul_(2)
     for layer in reversed(range(n_layers)):
         row = layer % block
@@ -264,12 +271,12 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
             after = states if ctx.reversible else states[layer : layer + block]
         for i in reversed(groups):
             if row == 0:
-                rows, seen = slice(layer, layer + len(after)), last(after, sizes[i])
-                gradient = last(gradients[i][: len(after)], sizes[i])
-                torch.bmm(gradient.mT, seen.conj(), out=overlaps[i][rows])
+                layers, seen = slice(layer, layer + len(after)), last(after, sizes[i])
+                of_block = last(gradients[i][: len(after)], sizes[i])
+                torch.bmm(of_block.mT, seen.conj(), out=overlaps[i][layers])
                 if i or ctx.reversible:
                     after = work[i % 2, : len(after)]
-                    torch.bmm(undo[i][rows], seen.mT, out=first(after, sizes[i]))
+                    torch.bmm(undo[i][layers], seen.mT, out=first(after, sizes[i]))
             torch.mm(factors[i][layer], sources[i][row], out=targets[i][row])
         if layer == 0 and not any(ctx.needs_input_grad[1:3]):
             break  # the first state and the weights are constants
@@ -278,7 +285,7 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
             entanglers.undo(layer, undone, gradient)
         else:
             parts = entanglers.undo(layer, undone, gradient, ctx.scales[layer])
-            before = states[layer - 1] if layer else start.to(gates.dtype)
+            before = states[layer - 1] if layer else start.to(gates.dtype).resolve_conj()
             torch.mul(inner(parts, before), ctx.scales[layer], out=slopes[layer])
         if ctx.reversible:
             entanglers.undo(layer, after[0], states[0])

@@ -230,3 +230,20 @@ def test_weights_that_are_not_finite_are_refused(weights):
 def test_thousands_of_circuits_are_refused_before_anything_is_built():
     with pytest.raises(CircuitError, match=r"more than 1,000 circuits .* RelaxedCircuit"):
         CircuitEnsemble(SearchSpace(11, 6, sharing="layer"))
+
+
+@pytest.mark.parametrize("sampling", ["gumbel", "straight-through"])
+def test_what_was_not_drawn_has_a_slope_too(sampling, generator):
+    """The gradient of alpha needs the probabilities of every candidate, whatever ran forward."""
+    ensemble = scattered(paper_space(3, 2), sampling=sampling)
+    cotangent = torch.randn(8, dtype=torch.double, generator=generator)
+    theta = ensemble.theta.detach()
+    table = torch.stack([candidate_probabilities(c, theta) for c in ensemble.candidates])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        (found,) = torch.autograd.grad(ensemble() @ cotangent, ensemble.alpha["circuit"])
+        torch.manual_seed(seed)
+        mixed = ensemble.mixture()["circuit"] @ table
+        (expected,) = torch.autograd.grad(mixed @ cotangent, ensemble.alpha["circuit"])
+        torch.testing.assert_close(found, expected)
+        assert expected.abs().min() > 1e-9

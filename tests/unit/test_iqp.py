@@ -4,7 +4,7 @@ import torch
 from conftest import ENTANGLE, pennylane_probabilities
 
 from qtdqas_lite import FixedCircuit
-from qtdqas_lite.iqp import iqp_masks, iqp_probabilities, walsh_hadamard
+from qtdqas_lite.iqp import _hadamards, iqp_masks, iqp_probabilities, walsh_hadamard
 from qtdqas_lite.statevector import probabilities
 
 CNOTS = [name for name in ENTANGLE if name not in ("cz-ring", "star")]
@@ -70,3 +70,12 @@ def test_single_precision_holds_for_many_layers(generator):
     p = circuit()
     torch.testing.assert_close(p.sum().item(), 1.0, atol=1e-4, rtol=0)
     torch.testing.assert_close(2**12 * p.double(), 2**12 * circuit.double()(), atol=1e-3, rtol=1e-3)
+
+
+def test_a_first_run_in_inference_mode_leaves_nothing_behind():
+    _hadamards.cache_clear()
+    circuit = FixedCircuit(5, 2, hadamard=False, rotation="rx")
+    with torch.inference_mode():
+        circuit()
+    circuit()[0].backward()
+    assert circuit.theta.grad.any()

@@ -1,5 +1,7 @@
 """Both simulators against dense matrices, and the fast one against the plain one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,8 @@ def test_both_paths_multiply_matrices(n, choice, real, generator):
         np.testing.assert_allclose(single, expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [1, 3, 6, 12, 13])  # two groups, two at the limit, three groups
+# One group of wires, two, two at the limit, three, four.
+@pytest.mark.parametrize("n", [1, 3, 6, 12, 13, 16])
 @pytest.mark.parametrize("way", [*CHOICES, "one, reversible", "numbers, reversible"])
 @pytest.mark.parametrize("real", [True, False])
 def test_the_fast_gradient_is_the_plain_one(n, way, real, generator):
@@ -102,6 +105,77 @@ def test_a_start_may_be_complex(generator):
     paths = probabilities(start, gates, *pool), evolve(start, gates, *pool).abs() ** 2
     found, expected = (torch.autograd.grad(p[5], start)[0] for p in paths)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_a_start_may_be_a_view_that_is_conjugate(choice, generator):
+    _, gates, *pool = problem(3, generator)
+    start = torch.nn.functional.normalize(
+        torch.randn(8, dtype=torch.cdouble, generator=generator), dim=0
+    )
+    gates = gates.requires_grad_()
+    slopes = [
+        torch.autograd.grad(probabilities(s, gates, *pool, choice)[5], gates)[0]
+        for s in (start.conj(), start.conj().resolve_conj())
+    ]
+    assert torch.equal(*slopes)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float, torch.double])
+@pytest.mark.parametrize("precision", [torch.cfloat, torch.cdouble])
+def test_weights_and_signs_may_have_another_dtype(dtype, precision, generator):
+    start, gates, permutations, signs = problem(3, generator)
+    weights = torch.tensor([[1, 0, 2], [0, 1, 0], [1, 1, 1]])
+    expected = dense(start, gates, permutations, signs, weights.double())
+    start, gates = start.to(precision.to_real()), gates.to(precision).requires_grad_()
+    for choice, changed in ((weights.to(dtype), signs), (weights, signs.to(dtype))):
+        found = probabilities(start, gates, permutations, changed, choice)
+        np.testing.assert_allclose(found.detach(), expected, atol=1e-6)
+        found[3].backward()
+    order = probabilities(start, gates, permutations, signs.to(dtype), [1, 2, 0])
+    order[3].backward()
+    assert gates.grad.isfinite().all()
+
+
+def test_there_is_one_choice_for_each_layer(generator):
+    for choice in ([0, 1], [0, 1, 2, 0], CHOICES["weights"][:2]):
+        with pytest.raises(CircuitError, match=f"3 layers, and entanglers .* for {len(choice)}"):
+            probabilities(*problem(2, generator), choice)
+
+
+def test_no_layers_leave_the_start(generator):
+    start, gates, *pool = problem(2, generator)
+    torch.testing.assert_close(probabilities(start, gates[:0], *pool), start**2)
+
+
+def test_threads_may_share_a_graph(generator):
+    """Nothing that one backward pass writes to may be seen by another."""
+    start, gates, *pool = problem(13, generator)
+    p = probabilities(start, gates.requires_grad_(), *pool, CHOICES["weights"])
+    cotangents = torch.randn(8, len(p), dtype=torch.double, generator=generator)
+
+    def slope(cotangent):
+        return torch.autograd.grad(p, gates, cotangent, retain_graph=True)[0]
+
+    expected = [slope(cotangent) for cotangent in cotangents]
+    with ThreadPoolExecutor(4) as pool_of_threads:
+        for _ in range(3):
+            for one, other in zip(pool_of_threads.map(slope, cotangents), expected, strict=True):
+                torch.testing.assert_close(one, other)
+
+
+def test_a_batch_of_gradients_under_vmap(generator):
+    start, gates, *pool = problem(3, generator)
+    gates = gates.requires_grad_()
+    cotangents = torch.randn(4, 8, dtype=torch.double, generator=generator)
+    p = probabilities(start, gates, *pool)
+
+    def slope(cotangent):
+        return torch.autograd.grad(p, gates, cotangent, retain_graph=True)[0]
+
+    together = torch.vmap(slope)(cotangents)
+    for one, cotangent in zip(together, cotangents, strict=True):
+        torch.testing.assert_close(tangent(one, gates), tangent(slope(cotangent), gates))
 
 
 def test_single_gradients_are_asked_for_alone(generator):
