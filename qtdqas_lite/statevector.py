@@ -201,9 +201,8 @@ class _Probabilities(torch.autograd.Function):
             if weights is not None:  # the first matrix divides by the norm as it goes
                 ctx.scales.append(inner(moved, moved).rsqrt())
                 factors = factors[0] * ctx.scales[-1], *factors[1:]
-            for factor, source, target in zip(
-                factors, sources, (*targets, results[layer]), strict=True
-            ):
+            written = *targets, results[layer]
+            for factor, source, target in zip(factors, sources, written, strict=True):
                 torch.mm(source, factor, out=target)
             state = states[layer]
         ctx.save_for_backward(gates, start, weights, permutations, signs, kept)
@@ -221,12 +220,11 @@ class _Probabilities(torch.autograd.Function):
 def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Differentiate the reference path, for gates, start and weights, and let that be repeated."""
     gates, start, weights, permutations, signs, _ = ctx.saved_tensors
-    again = torch.is_grad_enabled()
     inputs = [t for t in (gates, start, weights) if t is not None and t.requires_grad]
+    choice = ctx.order if weights is None else weights
     with torch.enable_grad():
-        choice = ctx.order if weights is None else weights
         p = squares(evolve(start, gates, permutations, signs, choice))
-    found = iter(torch.autograd.grad(p, inputs, grad, create_graph=again))
+    found = iter(torch.autograd.grad(p, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [
         next(found) if t is not None and t.requires_grad else None for t in (gates, start, weights)
     ]
@@ -281,12 +279,11 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
         if layer == 0 and not any(ctx.needs_input_grad[1:3]):
             break  # the first state and the weights are constants
         gradient = earlier[(layer - 1) % block]
-        if slopes is None:
-            entanglers.undo(layer, undone, gradient)
-        else:
-            parts = entanglers.undo(layer, undone, gradient, ctx.scales[layer])
+        scale = 1.0 if slopes is None else ctx.scales[layer]
+        parts = entanglers.undo(layer, undone, gradient, scale)
+        if slopes is not None:
             before = states[layer - 1] if layer else start.to(gates.dtype).resolve_conj()
-            torch.mul(inner(parts, before), ctx.scales[layer], out=slopes[layer])
+            torch.mul(inner(parts, before), scale, out=slopes[layer])
         if ctx.reversible:
             entanglers.undo(layer, after[0], states[0])
     traces = [

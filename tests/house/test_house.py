@@ -25,6 +25,7 @@ from qtdqas_lite import FixedCircuit, GeneratedNetwork, gates, tasks
 ROOT = Path(__file__).resolve().parents[2]
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CORE = ROOT / "qtdqas_lite"
 NAMING = "README.md CITATION.cff CONTRIBUTING.md pyproject.toml book/index.md book/teach.md"
 
 
@@ -274,3 +275,12 @@ def test_every_benchmark_has_its_table():
     assert {*re.findall(r"^## (.+)$", tables, re.M)} == {*titles}, "run make benchmarks"
     assert "failed" not in tables
     assert "not installed" not in tables
+
+
+# --- Small files
+
+
+def test_no_module_of_the_core_is_long():
+    lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in CORE.glob("*.py")}
+    assert len(lengths) > 20
+    assert {name for name, length in lengths.items() if length > 300} == set()
