@@ -14,15 +14,9 @@ from torch import Tensor, nn
 
 from .encoding import check_n_qubits
 from .errors import CircuitError
-from .gates import (
-    entangler_gates,
-    entangler_pool,
-    is_real,
-    quaternion_gates,
-    rotation_quaternions,
-)
+from .gates import entangler_gates, entangler_pool, is_real, rotation_quaternions
 from .iqp import iqp_masks, iqp_probabilities
-from .statevector import check_memory, probabilities
+from .statevector import Layers, check_memory, probabilities
 
 
 @dataclass(frozen=True)
@@ -51,9 +45,7 @@ class Candidate:
         """The number of layers."""
         return len(self.entanglers)
 
-    def circuit(
-        self, *, reversible: bool = False, generator: torch.Generator | None = None
-    ) -> FixedCircuit:
+    def circuit(self, *, generator: torch.Generator | None = None) -> FixedCircuit:
         """Build the circuit with random angles; see :class:`FixedCircuit`."""
         return FixedCircuit(
             self.n_qubits,
@@ -61,7 +53,6 @@ class Candidate:
             hadamard=self.hadamard,
             entangler=self.entanglers,
             rotation=self.rotations,
-            reversible=reversible,
             generator=generator,
         )
 
@@ -128,7 +119,6 @@ class FixedCircuit(nn.Module):
         hadamard: bool = True,
         entangler: str | Sequence[str] = "ring",
         rotation: str | Sequence[str] | Sequence[Sequence[str]] = "ry",
-        reversible: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         """Build the circuit.
@@ -142,8 +132,6 @@ class FixedCircuit(nn.Module):
                 name for each layer.
             rotation: A name in :data:`~qtdqas_lite.gates.ROTATIONS`, such as ``"rx"``, ``"ry"``
                 or ``"rz"``; or one for each layer; or for each layer, one for each qubit.
-            reversible: Whether to train in the memory of a few states, not one for each layer,
-                at 1.1 to 1.5 times the time: the more qubits, the less.
             generator: Where the initial angles are drawn from; torch's global one by default.
 
         Raises:
@@ -155,7 +143,6 @@ class FixedCircuit(nn.Module):
         super().__init__()
         self.n_qubits = check_n_qubits(n_qubits)
         self.n_layers = check_n_layers(n_layers)
-        self.reversible = bool(reversible)
         entanglers = _repeated(entangler, self.n_layers, "entangler")
         rotations = tuple(
             _repeated(layer, self.n_qubits, "rotation")
@@ -163,7 +150,7 @@ class FixedCircuit(nn.Module):
         )
         self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
         self.real = _check(self._candidate)
-        check_memory(self.n_qubits, 1 if reversible else self.n_layers, real=self.real)
+        check_memory(self.n_qubits, 1, real=self.real)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
         # Each layer and wire's number among the different rotations, and so for the entanglers.
@@ -197,21 +184,16 @@ class FixedCircuit(nn.Module):
         with torch.autocast(theta.device.type, enabled=False):
             if self.masks is not None:
                 return iqp_probabilities(theta, self.masks)
-            return probabilities(*self.layers(theta), reversible=self.reversible)
+            return probabilities(self.layers(theta))
 
-    def layers(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, list[int]]:
-        """Turn angles, shape (n_layers, n_qubits), into what the simulator takes.
-
-        Returns:
-            The arguments of :func:`~qtdqas_lite.statevector.probabilities`: the first state, the
-            gates, the entanglers' permutations and signs, and which one acts in each layer.
-        """
+    def layers(self, theta: Tensor) -> Layers:
+        """Turn angles, shape (n_layers, n_qubits), into what the simulator takes."""
         quaternions = rotation_quaternions(self._names[0], theta)
         for number, name in enumerate(self._names[1:], 1):
             here = (self.numbers == number)[..., None]
             quaternions = torch.where(here, rotation_quaternions(name, theta), quaternions)
-        gates = quaternion_gates(quaternions, real=self.real)
-        return self.start(theta), gates, self.permutations, self.signs, self._order
+        entanglers = self.permutations, self.signs, self._order
+        return Layers(self.start(theta), quaternions, *entanglers, self.real)
 
     def start(self, theta: Tensor) -> Tensor:
         """Return the state before the first layer, in the precision of the angles: (2**n,)."""
@@ -235,13 +217,11 @@ class FixedCircuit(nn.Module):
             "hadamard": candidate.hadamard,
             "entangler": _collapsed(candidate.entanglers),
             "rotation": _collapsed(rotations),
-            "reversible": self.reversible,
         }
 
     def extra_repr(self) -> str:
         """Show the architecture when the circuit is printed."""
-        shown = [(k, v) for k, v in self.configuration().items() if k != "reversible" or v]
-        return ", ".join(f"{name}={value!r}" for name, value in shown)
+        return ", ".join(f"{name}={value!r}" for name, value in self.configuration().items())
 
 
 def check_n_layers(n_layers: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch.autograd import forward_ad
 
 from .errors import CircuitError
 from .kronecker import group_sizes, kron, turn
-from .statevector import Choice, apply_gate, entangle, per_layer, rows
+from .statevector import Choice, Layers, apply_gate, entangle, per_layer, rows
 
 
 def tangents(
@@ -29,7 +28,7 @@ def tangents(
     respect to the weights of a relaxed architecture for example.
 
     Args:
-        state: As for :func:`~qtdqas_lite.statevector.evolve`, one copy.
+        state: The start, as for :func:`~qtdqas_lite.statevector.evolve`.
         gates: Unitary gates, shape (n_layers, n, 2, 2).
         slopes: Their derivatives with respect to their own angles, of the same shape.
         permutations: As for ``evolve``.
@@ -60,12 +59,12 @@ def tangents(
     return squares, derivatives
 
 
-def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tensor, Tensor]:
+def angle_jacobian(layers: Callable[[Tensor], Layers], theta: Tensor) -> tuple[Tensor, Tensor]:
     """Differentiate every probability with respect to every angle.
 
     Args:
-        layers: The ``layers`` method of a circuit, which turns angles into the arguments of
-            :func:`~qtdqas_lite.statevector.probabilities`. It is called once.
+        layers: The ``layers`` method of a circuit, which turns angles into
+            :class:`~qtdqas_lite.statevector.Layers`. It is called once.
         theta: Angles in radians, shape (n_layers, n), best in float64.
 
     Returns:
@@ -79,18 +78,18 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch's own
         dual = forward_ad.make_dual(theta, torch.ones_like(theta))  # type: ignore[no-untyped-call]
-        state, gates, permutations, signs, choice = layers(dual)
-        gates, slopes = forward_ad.unpack_dual(gates)  # type: ignore[no-untyped-call]
+        run = layers(dual)
+        gates, slopes = forward_ad.unpack_dual(run.gates)  # type: ignore[no-untyped-call]
     if theta.shape != gates.shape[:2]:
         raise CircuitError(
             f"there must be one angle for each gate, {tuple(gates.shape[:2])}, got angles of shape "
             f"{tuple(theta.shape)}"
         )
     slopes = torch.zeros_like(gates) if slopes is None else slopes
-    return tangents(state, gates, slopes, permutations, signs, choice)
+    return tangents(run.start, gates, slopes, run.permutations, run.signs, run.choice)
 
 
-def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
+def angle_score(layers: Callable[[Tensor], Layers], theta: Tensor) -> Tensor:
     """Score how many directions the angles can move the weights in, without any training.
 
     The score is logdet(1 + 10 J J^T / 2**n), with J the derivatives of the log channel

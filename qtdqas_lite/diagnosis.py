@@ -12,7 +12,7 @@ from torch import Tensor
 from .circuits import Candidate
 from .criterion import angle_jacobian, angle_score
 from .errors import SearchError, needs
-from .statevector import check_memory
+from .statevector import check_memory, evolve
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def _draws(shape: tuple[int, int], seed: int) -> Tensor:
 def _probabilities(candidate: Candidate, theta: Tensor) -> Tensor:
     """Give 2**n p, so that tolerances mean the same for any number of qubits."""
     circuit = candidate.circuit(generator=torch.Generator()).double()
-    circuit.theta.copy_(theta)
-    table: Tensor = 2**candidate.n_qubits * circuit()
+    amplitudes = evolve(circuit.layers(theta))
+    table: Tensor = 2**candidate.n_qubits * (amplitudes.conj() * amplitudes).real
     return table
 
 

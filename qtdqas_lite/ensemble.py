@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
 from typing import Any, Literal
 
@@ -17,10 +17,14 @@ from .errors import CircuitError
 from .gates import ENTANGLERS, ROTATIONS, entangler_pool
 from .iqp import iqp_probabilities
 from .relaxation import Relaxation, Sampling
-from .statevector import check_memory, probabilities, transforms_active
-
-# Side by side, small states share the calls that large ones would not notice.
-_MOST_QUBITS_SIDE_BY_SIDE = 13
+from .statevector import (
+    Layers,
+    check_memory,
+    evolve,
+    probabilities,
+    squares,
+    transforms_active,
+)
 
 
 class CircuitEnsemble(Relaxation):
@@ -28,7 +32,7 @@ class CircuitEnsemble(Relaxation):
 
     Candidates whose probabilities do not depend on their angles cost nothing: they are found when
     the ensemble is built. With shared angles, candidates with the same probabilities are computed
-    once, and small circuits with the same gates run side by side.
+    once, and those with the same gates are run together.
 
     Attributes:
         candidates: The circuits, in the order of the weights.
@@ -92,7 +96,7 @@ class CircuitEnsemble(Relaxation):
         self.weights = weights
         self.share_theta = bool(share_theta)
         # Angles do not matter to what stands still, so the states of one circuit are the measure.
-        check_memory(self.n_qubits, len(self.candidates) * self.n_layers, real=False)
+        check_memory(self.n_qubits, len(self.candidates), real=False)
         shape = (self.n_layers, self.n_qubits)
         angles = torch.rand(
             shape if share_theta else (len(self.candidates), *shape), generator=generator
@@ -107,29 +111,29 @@ class CircuitEnsemble(Relaxation):
         self._verdict = _verdict(self.candidates, gates)
         still = [i for i, (first, live) in enumerate(self._verdict) if first == i and not live]
         with torch.no_grad():
-            rows = [self._circuit(i).double()().to(self.theta) for i in still]
+            circuits = [self._circuit(i).double() for i in still]
+            layers = [circuit.layers(circuit.theta) for circuit in circuits]
+            rows = [squares(evolve(one)).to(self.theta) for one in layers]
         table = torch.stack(rows) if rows else torch.zeros(0, 2**self.n_qubits)
         self.register_buffer("constants", table, persistent=False)
-        grouped = self._grouped()
-        self.groups = nn.ModuleList(_SideBySide(self.candidates, group) for group in grouped)
-        # Row r of adds_to marks the candidates whose weights add up on what is computed r-th.
-        computed = [*still, *itertools.chain(*grouped)]
-        adds_to = torch.zeros(len(computed), len(self.candidates))
-        for i, (first, live) in enumerate(self._verdict):
-            adds_to[computed.index(i if live and not self.share_theta else first), i] = 1
-        self.register_buffer("adds_to", adds_to, persistent=False)
-        self._sizes = [len(still), *map(len, grouped)]
-
-    def _grouped(self) -> list[list[int]]:
-        """Collect the live candidates that run side by side: those with the same gates."""
+        # The others are computed anew in every forward pass, those with the same gates together.
         groups: dict[Any, list[int]] = {}
         for i, (first, live) in enumerate(self._verdict):
-            if live and (first == i or not self.share_theta):
-                alone = not self.share_theta or self.n_qubits > _MOST_QUBITS_SIDE_BY_SIDE
+            if live and (first == i or not share_theta):
                 diagonal = self._circuit(i).masks is not None  # these have a faster way
-                key = self.candidates[i].rotations, diagonal, i if alone else None
+                key = self.candidates[i].rotations, diagonal, None if share_theta else i
                 groups.setdefault(key, []).append(i)
-        return list(groups.values())
+        self._groups = list(groups.values())
+        self.together = nn.ModuleList(
+            _Together([self._circuit(i) for i in group]) for group in self._groups
+        )
+        # Row r of adds_to marks the candidates whose weights add up on what is computed r-th.
+        computed = [*still, *itertools.chain(*self._groups)]
+        adds_to = torch.zeros(len(computed), len(self.candidates))
+        for i, (first, live) in enumerate(self._verdict):
+            adds_to[computed.index(i if live and not share_theta else first), i] = 1
+        self.register_buffer("adds_to", adds_to, persistent=False)
+        self._sizes = [len(still), *map(len, self._groups)]
 
     def _circuit(self, number: int) -> FixedCircuit:
         """Build a candidate; its angles are replaced, so the global generator is left alone."""
@@ -141,11 +145,14 @@ class CircuitEnsemble(Relaxation):
             weights = self.mixture()["circuit"]
             of_constants, *of_groups = torch.split(self.adds_to @ weights, self._sizes)
             parts = [of_constants @ self.constants]
-            for shares, group in zip(of_groups, self.groups, strict=True):
-                if shares.requires_grad or transforms_active() or shares.any():
-                    numbers: list[int] = group.numbers  # type: ignore[assignment]
-                    theta = self.theta if self.share_theta else self.theta[numbers[0]]
-                    parts.append(shares @ group(theta))
+            for shares, group, circuits in zip(of_groups, self._groups, self.together, strict=True):
+                drawn: Sequence[int] = range(len(shares))
+                if not (shares.requires_grad or transforms_active()):  # some may have no weight
+                    drawn = shares.nonzero().flatten().tolist()
+                if drawn:
+                    theta = self.theta if self.share_theta else self.theta[group[0]]
+                    of_drawn = shares if len(drawn) == len(shares) else shares[list(drawn)]
+                    parts.append(of_drawn @ circuits(theta, drawn))
             if len(parts) == 1:  # all that were drawn are dead; the angles' gradient is zero
                 parts.append(0 * self.theta.sum())
             return reduce(torch.add, parts)
@@ -186,49 +193,37 @@ class CircuitEnsemble(Relaxation):
         }
 
 
-class _SideBySide(nn.Module):
-    """Circuits with the same gates, run as one: their states follow one another."""
+class _Together(nn.Module):
+    """Circuits with the same gates and angles, run in one call."""
 
     permutations: Tensor
     signs: Tensor | None
     masks: Tensor | None
 
-    def __init__(self, everything: tuple[Candidate, ...], numbers: list[int]) -> None:
+    def __init__(self, circuits: list[FixedCircuit]) -> None:
         super().__init__()
-        self.numbers = numbers
-        candidates = [everything[i] for i in numbers]
-        self.circuits = nn.ModuleList()
-        for candidate in candidates:
-            circuit = candidate.circuit(generator=torch.Generator())
+        self.circuits = nn.ModuleList(circuits)
+        for circuit in circuits:
             del circuit.theta  # the ensemble's angles are used
-            self.circuits.append(circuit)
-        masks = [mask for circuit in self.circuits if (mask := circuit.masks) is not None]
-        self.register_buffer("masks", torch.stack(masks) if masks else None, persistent=False)  # type: ignore[arg-type]
-        size = 2 ** candidates[0].n_qubits
-        layers = list(zip(*[candidate.entanglers for candidate in candidates], strict=True))
-        pool = list(dict.fromkeys(layers))
-        self.order = [pool.index(layer) for layer in layers]
-        permutations, signs = [], []
-        for names in pool:
-            rows, changes = entangler_pool(names, candidates[0].n_qubits)
-            shifted = [row + i * size for i, row in enumerate(rows)]
-            permutations.append(torch.stack(shifted, 1).flatten())
-            signs.append((torch.ones(rows.shape) if changes is None else changes).T.flatten())
-        self.register_buffer("permutations", torch.stack(permutations), persistent=False)
-        mixed = torch.stack(signs)
-        self.register_buffer("signs", mixed if (mixed < 0).any() else None, persistent=False)
+        masks = [circuit.masks for circuit in circuits if circuit.masks is not None]
+        self.register_buffer("masks", torch.stack(masks) if masks else None, persistent=False)
+        entanglers = [circuit.architecture().entanglers for circuit in circuits]
+        pool = list(dict.fromkeys(itertools.chain(*entanglers)))
+        self._order = [[pool.index(name) for name in names] for names in entanglers]
+        permutations, signs = entangler_pool(pool, circuits[0].n_qubits)
+        self.register_buffer("permutations", permutations, persistent=False)
+        self.register_buffer("signs", signs, persistent=False)
 
-    def forward(self, theta: Tensor) -> Tensor:
-        """Return the probabilities of every circuit: shape (number of circuits, 2**n_qubits)."""
+    def forward(self, theta: Tensor, drawn: Sequence[int]) -> Tensor:
+        """Return the probabilities of some of the circuits: shape (len(drawn), 2**n_qubits)."""
         if self.masks is not None:
-            return iqp_probabilities(theta, self.masks)
-        if len(self.circuits) == 1:
-            result: Tensor = self.circuits[0].run(theta)[None]  # type: ignore[operator]
-            return result
-        starts = torch.cat([circuit.start(theta) for circuit in self.circuits])  # type: ignore[operator]
-        gates = self.circuits[0].layers(theta)[1]  # type: ignore[operator]
-        flat = probabilities(starts, gates, self.permutations, self.signs, self.order)
-        return flat.view(len(self.circuits), -1)
+            every = len(drawn) == len(self.masks)
+            return iqp_probabilities(theta, self.masks if every else self.masks[list(drawn)])
+        circuits: Any = [self.circuits[i] for i in drawn]
+        start = torch.stack([circuit.start(theta) for circuit in circuits])
+        entanglers = self.permutations, self.signs, [self._order[i] for i in drawn]
+        layers = circuits[0].layers(theta)
+        return probabilities(Layers(start, layers.quaternions, *entanglers, layers.real))
 
 
 @lru_cache(maxsize=32)

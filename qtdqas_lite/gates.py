@@ -207,11 +207,11 @@ def entangler_permutation(entangler: str, n_qubits: int) -> tuple[Tensor, Tensor
 def entangler_pool(names: Sequence[str], n_qubits: int) -> tuple[Tensor, Tensor | None]:
     """Stack entanglers for the simulator: permutations and signs, (n_entanglers, 2**n_qubits).
 
-    The signs are None if all of them are +1.
+    The permutations are of dtype int32. The signs are None if all of them are +1.
     """
     found = [entangler_permutation(name, n_qubits) for name in names]
     permutations, signs = (torch.stack(part) for part in zip(*found, strict=True))
-    return permutations, signs if (signs < 0).any() else None
+    return permutations.to(torch.int32), signs if (signs < 0).any() else None
 
 
 def _xor_table(columns: list[int]) -> Tensor:

@@ -1,10 +1,9 @@
-"""Layers as a few large operations: matrix products for the gates, gathers for the entanglers."""
+"""The gates of a layer as a few large matrix products."""
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
+from functools import reduce
 
-import torch
 from torch import Tensor
 
 
@@ -43,95 +42,5 @@ def turn(matrix: Tensor, states: Tensor) -> Tensor:
         matrix: Shape (d, d), d = 2**size for a group of that many wires.
         states: Shape (..., 2**n).
     """
-    turned: Tensor = first(states, len(matrix).bit_length() - 1).mT @ matrix.mT
+    turned: Tensor = states.view(*states.shape[:-1], len(matrix), -1).mT @ matrix.mT
     return turned.flatten(-2)
-
-
-def first(states: Tensor, size: int) -> Tensor:
-    """View states (..., length) as (..., d, rest), where the axis of the group is in front."""
-    return states.view(*states.shape[:-1], 2**size, -1)
-
-
-def last(states: Tensor, size: int) -> Tensor:
-    """View states (..., length) as (..., rest, d), where the axis of the group is behind."""
-    return states.view(*states.shape[:-1], -1, 2**size)
-
-
-def inner(states: Tensor, other: Tensor) -> Tensor:
-    """Give the real part of the inner product of each of the states, or of one, with another."""
-    return _real(states) @ _real(other)
-
-
-def _real(states: Tensor) -> Tensor:
-    return torch.view_as_real(states).flatten(-2) if states.is_complex() else states
-
-
-class Entanglers:
-    """The entanglers of all layers; :meth:`undo` stands in for their automatic gradient."""
-
-    def __init__(
-        self,
-        permutations: Tensor,
-        signs: Tensor | None,
-        order: list[int],
-        weights: Tensor | None,
-        like: Tensor,
-    ) -> None:
-        """Take the arguments of :func:`~qtdqas_lite.statevector.probabilities`, and a state."""
-        self._pool = permutations.view(-1, len(like))
-        self._signs = None
-        if signs is not None:
-            self._signs = signs.view(-1, len(like)).to(_real(like).dtype)
-        self._weights = None
-        if weights is not None:
-            self._weights = weights.to(_real(like).dtype).unsqueeze(1).unbind()
-            self._parts = like.new_empty(self._pool.shape)
-            return
-        moves = self._pool.unbind()
-        self._moves = [moves[k] for k in order]
-        changes = () if self._signs is None else self._signs.unbind()
-        self._changes = [changes[k] for k in order] if changes else []
-
-    def apply(self, layer: int, state: Tensor, out: Tensor) -> None:
-        """Write what the entangler of a layer, or the weighted sum of all, makes of a state."""
-        if self._weights is None:
-            torch.index_select(state, 0, self._moves[layer], out=out)
-            if self._signs is not None:
-                out.mul_(self._changes[layer])
-            return
-        torch.index_select(state, 0, self._pool.view(-1), out=self._parts.view(-1))
-        if self._signs is not None:
-            self._parts.mul_(self._signs)
-        # The weights are real: as a product of complex numbers, this would cost twice as much.
-        torch.mm(self._weights[layer], _real(self._parts), out=_real(out).unsqueeze(0))
-
-    def undo(self, layer: int, state: Tensor, out: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Write what the transpose of :meth:`apply` makes of a state; of a weighted sum, scaled.
-
-        Returns:
-            What each entangler of a weighted sum adds, without weight and scale: shape
-            (n_entanglers, length). It is overwritten by the next call.
-        """
-        if self._weights is None:
-            state = state if self._signs is None else state * self._changes[layer]
-            return out.scatter_(0, self._moves[layer], state)
-        states = state.expand_as(self._parts) if self._signs is None else state * self._signs
-        self._parts.scatter_(1, self._pool, states)
-        torch.mm(self._weights[layer] * scale, _real(self._parts), out=_real(out).unsqueeze(0))
-        return self._parts
-
-
-@lru_cache(maxsize=64)
-def trace_index(k: int, device: torch.device) -> Tensor:
-    """Find the terms of the partial traces of a (2**k, 2**k) matrix, flattened.
-
-    Returns:
-        Shape (4 k 2**(k-1),): the terms of entry (a, b) of the 2x2 trace that keeps wire w are in
-        row 4 w + 2 a + b of 4 k rows.
-    """
-    index = torch.arange(4**k).view([2] * (2 * k))
-    rows = [
-        index.movedim((wire, k + wire), (0, 1)).reshape(4, 2 ** (k - 1), -1).diagonal(0, 1, 2)
-        for wire in range(k)
-    ]
-    return torch.cat(rows).flatten().to(device)

@@ -111,7 +111,7 @@ def _plan(circuit: Any) -> tuple[Callable[[Tensor], None], int, tuple[int, ...]]
         start = mixture["hadamard"][0, space.hadamards.index(True)].item()
 
     def apply(theta: Tensor) -> None:
-        gates = circuit.layers(torch.as_tensor(theta), mixture)[1]
+        gates = circuit.layers(torch.as_tensor(theta), mixture).gates
         _start(start, n)
         for layer, weights in zip(gates, powers, strict=True):
             for entangler, power in zip(space.entanglers, weights, strict=True):

@@ -16,12 +16,18 @@ from .gates import (
     entangler_pool,
     gate_permutation,
     is_real,
-    quaternion_gates,
     rotation_quaternions,
 )
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
-from .statevector import apply_gate, check_memory, probabilities, squares, transforms_active
+from .statevector import (
+    Layers,
+    apply_gate,
+    check_memory,
+    probabilities,
+    squares,
+    transforms_active,
+)
 
 
 class RelaxedCircuit(Relaxation):
@@ -116,13 +122,11 @@ class RelaxedCircuit(Relaxation):
         """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
         with torch.autocast(self.theta.device.type, enabled=False):
             layers = self.layers(self.theta)
-            if self.entangler_mixture == "unitary" and isinstance(layers[-1], Tensor):
-                return squares(self._interpolated(layers[0], layers[1], layers[-1]))
-            return probabilities(*layers)
+            if self.entangler_mixture == "unitary" and isinstance(layers.choice, Tensor):
+                return squares(self._interpolated(layers.start, layers.gates, layers.choice))
+            return probabilities(layers)
 
-    def layers(
-        self, theta: Tensor, mixture: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, list[int] | Tensor]:
+    def layers(self, theta: Tensor, mixture: dict[str, Tensor] | None = None) -> Layers:
         """Turn angles into what the simulator takes.
 
         Args:
@@ -130,9 +134,9 @@ class RelaxedCircuit(Relaxation):
             mixture: What :meth:`.Relaxation.mixture` gave; by default it is called.
 
         Returns:
-            As :meth:`FixedCircuit.layers <qtdqas_lite.FixedCircuit.layers>`; where entanglers are
-            mixed, the last is their weights, shape (n_layers, n_entanglers). The simulator, and
-            what is built on it, takes these for those of a ``"renormalised"`` mixture.
+            Where entanglers are mixed, ``choice`` is their weights, shape (n_layers,
+            n_entanglers). The simulator, and what is built on it, takes these for those of a
+            ``"renormalised"`` mixture.
         """
         mixture = self.mixture() if mixture is None else mixture
         rotations = self.space.rotations
@@ -151,8 +155,8 @@ class RelaxedCircuit(Relaxation):
             decided = not (choice.requires_grad or transforms_active())
             if decided and (choice.amax(-1) == 1).all():  # a single entangler in each layer
                 choice = choice.argmax(-1).tolist()
-        gates = quaternion_gates(quaternions, real=self.real)
-        return self._start(mixture), gates, self.permutations, self.signs, choice
+        entanglers = self.permutations, self.signs, choice
+        return Layers(self._start(mixture), quaternions, *entanglers, self.real)
 
     def _start(self, mixture: dict[str, Tensor]) -> Tensor:
         """Put RY(t pi/2)|0> on every qubit: the n-th tensor power, by squaring."""

@@ -1,11 +1,11 @@
 """From the gates of a layered circuit to the probabilities of its outcomes (chapter 02).
 
-A layer is an entangler, which only reorders the basis states and changes signs, and then one 2x2
-gate on every wire. Wire 0 is the most significant bit of a basis state's index, as in PennyLane.
+A layer is an entangler, which only reorders the basis states and changes signs, and then one gate
+on every wire. Wire 0 is the most significant bit of a basis state's index, as in PennyLane.
 
-There are two paths. :func:`evolve` is the reference: a few lines of plain tensor operations.
-:func:`probabilities` is the fast path, with a gradient of its own. The tests hold one against the
-other, and both against PennyLane.
+There are two paths. :func:`evolve` is the reference: plain tensor operations, for every device and
+every derivative. :func:`probabilities` is the fast path: compiled loops, with a gradient of their
+own. The tests hold one against the other, and both against PennyLane.
 """
 
 from __future__ import annotations
@@ -13,17 +13,46 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import CircuitError
-from .kronecker import Entanglers, first, group_sizes, inner, kron, last, trace_index
+from .gates import quaternion_gates
+from .kronecker import group_sizes, kron, turn
 
 #: Which entangler acts in each layer: None if there is only one, a number for each layer, or a
-#: weight for each layer and entangler, shape (n_layers, n_entanglers).
-Choice = Sequence[int] | Tensor | None
+#: weight for each layer and entangler, shape (n_layers, n_entanglers). For several circuits,
+#: numbers for each of them, shape (n_circuits, n_layers).
+Choice = Sequence[int] | Sequence[Sequence[int]] | Tensor | None
+
+
+class Layers(NamedTuple):
+    """All that a circuit is made of: what :func:`evolve` and :func:`probabilities` take."""
+
+    start: Tensor
+    """Amplitudes before the first layer: real, shape (2**n,), norm 1. Circuits with the same gates
+    can run together: (n_circuits, 2**n)."""
+    quaternions: Tensor
+    """The gate of each layer and wire as a unit quaternion (w, x, y, z), shape (n_layers, n, 4):
+    it stands for w I - i (x X + y Y + z Z)."""
+    permutations: Tensor
+    """The entanglers, as :func:`~qtdqas_lite.gates.entangler_permutation` gives them: shape
+    (2**n,), or (n_entanglers, 2**n) if there are several."""
+    signs: Tensor | None = None
+    """Their signs, of the same shape; by default all +1."""
+    choice: Choice = None
+    """Which of them acts in each layer. With weights, the layer is their weighted sum, and the
+    state is then divided by its norm."""
+    real: bool = False
+    """Whether x and z are zero in every gate, and stay so: amplitudes are then real numbers."""
+
+    @property
+    def gates(self) -> Tensor:
+        """The gates as matrices, real or complex: shape (n_layers, n, 2, 2)."""
+        return quaternion_gates(self.quaternions, real=self.real)
 
 
 def apply_gate(state: Tensor, gate: Tensor, wire: int) -> Tensor:
@@ -32,41 +61,33 @@ def apply_gate(state: Tensor, gate: Tensor, wire: int) -> Tensor:
     return torch.einsum("ab,...lbr->...lar", gate, cube).reshape(state.shape)
 
 
-def evolve(
-    state: Tensor,
-    gates: Tensor,
-    permutations: Tensor,
-    signs: Tensor | None = None,
-    choice: Choice = None,
-) -> Tensor:
-    """Run every layer on a state: the reference path.
-
-    Args:
-        state: Amplitudes before the first layer, shape (2**n,). Several circuits with the same
-            gates can run side by side: their states follow one another, shape (copies * 2**n,).
-            Entry ``i * copies + c`` of their entanglers is then amplitude i of copy c.
-        gates: One 2x2 gate per layer and wire, shape (n_layers, n, 2, 2).
-        permutations: The entanglers, as :func:`~qtdqas_lite.gates.entangler_permutation` gives
-            them: the shape of ``state``, or (n_entanglers, that shape) if there are several.
-        signs: Their signs, of the same shape; by default all +1.
-        choice: Which of them acts in each layer. With weights, the layer is their weighted sum,
-            and the state is then divided by its norm.
+def evolve(layers: Layers) -> Tensor:
+    """Run every layer: the reference path.
 
     Returns:
-        Amplitudes after the last layer, of the shape of ``state``.
+        Amplitudes after the last layer, real or complex, of the shape of ``start``.
     """
-    n_layers, n_qubits = gates.shape[:2]
-    state = state.to(gates.dtype)
-    moves = rows(permutations, len(state)), rows(signs, len(state))
-    for layer, chosen in zip(gates, per_layer(choice, n_layers), strict=True):
-        state = entangle(state, *moves, chosen)
-        if isinstance(chosen, Tensor):
-            state = state / torch.linalg.vector_norm(state)
-        state = state.view(2**n_qubits, -1).mT  # a row for each copy
-        for wire, gate in enumerate(layer):
-            state = apply_gate(state, gate, wire)
-        state = state.reshape(-1)
-    return state
+    start, _, permutations, signs, choice, _ = layers
+    gates = layers.gates
+    sizes = group_sizes(gates.shape[1])
+    matrices = [kron(group).unbind() for group in torch.split(gates, sizes, 1)]
+    signs = None if signs is None else signs.to(layers.quaternions.dtype)
+    moves = rows(permutations, start.shape[-1]), rows(signs, start.shape[-1])
+
+    def run(state: Tensor, choice: Choice) -> Tensor:
+        for layer, chosen in enumerate(per_layer(choice, len(gates))):
+            state = entangle(state, *moves, chosen)
+            if isinstance(chosen, Tensor):
+                state = state / torch.linalg.vector_norm(state)
+            for matrix in matrices:
+                state = turn(matrix[layer], state)
+        return state
+
+    state = start.to(gates.dtype)
+    if start.dim() == 1:
+        return run(state, choice)
+    choices: Any = [None] * len(state) if choice is None else choice
+    return torch.stack([run(*pair) for pair in zip(state, choices, strict=True)])
 
 
 def per_layer(choice: Choice, n_layers: int) -> Sequence[Any]:
@@ -90,53 +111,40 @@ def entangle(state: Tensor, permutations: Any, signs: Any, chosen: Any) -> Tenso
     return moved if signs is None else moved * signs[chosen]
 
 
-def probabilities(
-    state: Tensor,
-    gates: Tensor,
-    permutations: Tensor,
-    signs: Tensor | None = None,
-    choice: Choice = None,
-    *,
-    reversible: bool = False,
-) -> Tensor:
+def probabilities(layers: Layers) -> Tensor:
     """Run every layer and square the amplitudes: the fast path.
 
-    The result and its gradients are those of ``evolve(...).abs() ** 2``; with weights, the gates'
-    along changes that keep them unitary. Every gate must be unitary. Where a gradient is itself to
-    be differentiated (``create_graph=True``), and under the transforms of ``torch.func``,
-    :func:`evolve` does the work, and it costs what that costs.
+    The result and its gradients are those of ``evolve(layers).abs() ** 2``, along changes that
+    keep quaternions unit quaternions. The gradient undoes the layers one by one, so that it needs
+    the memory of a few states for any number of them; a weighted sum of entanglers cannot be
+    undone, and takes a state for each layer.
 
-    Args:
-        state: As for :func:`evolve`; the norm is 1.
-        gates: As for :func:`evolve`; unitary.
-        permutations: As for :func:`evolve`.
-        signs: As for :func:`evolve`.
-        choice: As for :func:`evolve`.
-        reversible: Whether the gradient computes the state of each layer backwards from the last
-            one, in place of keeping one state per layer: less memory, more time.
+    The loops run on the processor, in single or double precision, and are compiled when they are
+    called for the first time. Elsewhere, under the transforms of ``torch.func``, and where a
+    gradient is itself to be differentiated (``create_graph=True``), :func:`evolve` does the work,
+    and it costs what that costs.
 
     Returns:
-        Probabilities of the outcomes: real, of the shape of ``state``.
+        Probabilities of the outcomes, shape (2**n,).
 
     Raises:
-        CircuitError: if a weighted sum of entanglers, which cannot be undone, is to be reversible,
-            or ``choice`` is not one choice for each layer.
+        CircuitError: if ``choice`` is not one choice for each layer.
     """
+    start, quaternions, permutations, signs, choice, real = layers
     weights = choice if isinstance(choice, Tensor) else None
-    if reversible and weights is not None:
+    needed = *start.shape[:-1], len(quaternions)
+    order = np.zeros(needed, int) if choice is None or weights is not None else np.array(choice)
+    given = order.shape if weights is None else tuple(weights.shape[:-1])
+    if given != needed:
         raise CircuitError(
-            "a weighted sum of entanglers cannot be undone, so reversible must be off"
+            f"there are {len(quaternions)} layers, and entanglers are chosen for {given[-1]}"
         )
-    if choice is not None and len(choice) != len(gates):
-        raise CircuitError(
-            f"there are {len(gates)} layers, and entanglers are chosen for {len(choice)}"
-        )
-    if transforms_active() or not len(gates):
-        return squares(evolve(state, gates, permutations, signs, choice))
-    order = [0] * len(gates) if choice is None or weights is not None else list(choice)
-    reversible = reversible or not torch.is_grad_enabled()  # with no gradient, nothing is kept
+    compiled = quaternions.device.type == "cpu" and quaternions.dtype in (torch.float, torch.double)
+    if transforms_active() or not compiled or not len(quaternions):
+        return squares(evolve(layers))
+    keep_all = weights is not None and torch.is_grad_enabled()
     result: Tensor = _Probabilities.apply(  # type: ignore[no-untyped-call]
-        gates, state, weights, permutations, signs, order, reversible
+        quaternions, start, weights, permutations, signs, order, real, keep_all
     )
     return result
 
@@ -156,18 +164,27 @@ def squares(state: Tensor) -> Tensor:
     return state * state
 
 
-def check_memory(n_qubits: int, n_layers: int, *, real: bool) -> None:
-    """Refuse a circuit whose states alone would fill this machine's memory."""
+def check_memory(n_qubits: int, n_states: int, *, real: bool) -> None:
+    """Refuse what needs more states than fit into this machine's memory.
+
+    Args:
+        n_qubits: The number of qubits n.
+        n_states: How many states are kept, beside a handful to work with.
+        real: Whether they are real.
+
+    Raises:
+        CircuitError: if they do not fit.
+    """
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not told by every operating system
         return
-    # A state per layer, a handful to work with, and the entangler's 8-byte indices.
-    needed = 2 ** min(n_qubits, 200) * ((n_layers + 4) * (4 if real else 8) + 16)
+    # A handful of states to work with, the probabilities and their gradient, and indices.
+    needed = 2 ** min(n_qubits, 200) * ((n_states + 4) * (4 if real else 8) + 12)
     if needed > memory:
         raise CircuitError(
-            f"{n_qubits} qubits and {n_layers} layers need about {needed / 1e9:,.0f} GB to train, "
-            f"and this machine has {memory / 1e9:,.0f} GB; use fewer qubits or layers"
+            f"{n_qubits} qubits need about {needed / 1e9:,.0f} GB here, and this machine has "
+            f"{memory / 1e9:,.0f} GB; use fewer qubits, or fewer layers of a relaxed circuit"
         )
 
 
@@ -175,38 +192,28 @@ class _Probabilities(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        gates: Tensor,
+        quaternions: Tensor,
         start: Tensor,
         weights: Tensor | None,
         permutations: Tensor,
         signs: Tensor | None,
-        order: list[int],
-        reversible: bool,
+        order: Any,
+        real: bool,
+        keep_all: bool,
     ) -> Tensor:
-        state = start.to(gates.dtype).resolve_conj()
-        sizes = group_sizes(gates.shape[1])
-        ctx.matrices = [kron(group) for group in torch.split(gates.mT, sizes, 1)]  # transposed
-        entanglers = Entanglers(permutations, signs, order, weights, state)
-        ctx.order, ctx.reversible, ctx.scales = order, reversible, []
-        kept = state.new_empty(1 if reversible else len(gates), len(state))
-        times = len(gates) // len(kept)
-        states, results = kept.unbind() * times, last(kept, sizes[-1]).unbind() * times
-        # To and fro between two spare states: fresh ones cost time, and leave a heap full of holes.
-        spare = state.new_empty(2, len(state))
-        sources = [first(spare[i % 2], size).mT for i, size in enumerate(sizes)]
-        targets = [last(spare[(i + 1) % 2], size) for i, size in enumerate(sizes[:-1])]
-        moved = spare[0]
-        for layer, factors in enumerate(zip(*[m.unbind() for m in ctx.matrices], strict=True)):
-            entanglers.apply(layer, state, out=moved)
-            if weights is not None:  # the first matrix divides by the norm as it goes
-                ctx.scales.append(inner(moved, moved).rsqrt())
-                factors = factors[0] * ctx.scales[-1], *factors[1:]
-            written = *targets, results[layer]
-            for factor, source, target in zip(factors, sources, written, strict=True):
-                torch.mm(source, factor, out=target)
-            state = states[layer]
-        ctx.save_for_backward(gates, start, weights, permutations, signs, kept)
-        return squares(state)
+        from .compiled import forward  # takes a moment, and is of no use without a circuit
+
+        circuits = _arrays(quaternions, start, weights, permutations, signs, order)
+        starts, gates, *_ = circuits
+        n_states = len(gates) + 1 if keep_all else 1
+        kept = np.empty((len(starts), n_states, 2 - real, starts.shape[1]), gates.dtype)
+        scales = np.empty((len(starts), len(gates)), gates.dtype)
+        forward(circuits, weights is not None, kept, scales)
+        ctx.order, ctx.real, ctx.circuits = order, real, circuits
+        # PyTorch counts, moves and watches what it saves, and so notices what is changed meanwhile.
+        saved = torch.from_numpy(kept), torch.from_numpy(scales)
+        ctx.save_for_backward(quaternions, start, weights, permutations, signs, *saved)
+        return torch.from_numpy(np.square(kept[:, -1]).sum(1)).view(start.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -214,87 +221,67 @@ class _Probabilities(torch.autograd.Function):
         batched = transforms_active() or torch._C._functorch.is_legacy_batchedtensor(grad)
         plain = torch.is_grad_enabled() or batched
         found = _plain_gradients(ctx, grad) if plain else _fast_gradients(ctx, grad)
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None
 
 
 def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Differentiate the reference path, for gates, start and weights, and let that be repeated."""
-    gates, start, weights, permutations, signs, _ = ctx.saved_tensors
-    inputs = [t for t in (gates, start, weights) if t is not None and t.requires_grad]
+    """Differentiate the reference path: quaternions, start, weights; and let that be repeated."""
+    quaternions, start, weights, permutations, signs, *_ = ctx.saved_tensors
+    leaves = quaternions, start, weights
+    inputs = [t for t in leaves if t is not None and t.requires_grad]
     choice = ctx.order if weights is None else weights
     with torch.enable_grad():
-        p = squares(evolve(start, gates, permutations, signs, choice))
+        p = squares(evolve(Layers(start, quaternions, permutations, signs, choice, ctx.real)))
     found = iter(torch.autograd.grad(p, inputs, grad, create_graph=torch.is_grad_enabled()))
-    return [
-        next(found) if t is not None and t.requires_grad else None for t in (gates, start, weights)
-    ]
+    return [next(found) if t is not None and t.requires_grad else None for t in leaves]
 
 
 def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Carry the gradient back through the layers: gates, start and weights."""
-    # Within a layer all gates commute, so gate i can be thought of as the last one to act:
-    # psi_before = G_i^-1 psi_after. With the gradient lambda of the state after the layer,
-    # dL/dG_i = lambda psi_before^H, traced over the other wires, = S_i G_i, where S_i is the
-    # same trace of lambda psi_after^H and G_i is unitary. To undo gates on those other wires, in
-    # psi and lambda alike, does not change S_i. So the groups are undone from the last to the
-    # first. The overlaps of a group are taken while its axis is the last one, where the product
-    # is fast. Undoing it moves that axis to the front, and brings the group before to the end.
-    gates, start, weights, permutations, signs, states = ctx.saved_tensors
-    n_layers, length, sizes = len(gates), len(start), group_sizes(gates.shape[1])
-    groups = range(len(sizes))
-    undo = [matrix.conj().resolve_conj() for matrix in ctx.matrices]
-    factors = [matrix.unbind() for matrix in undo]
-    states = states.clone() if ctx.reversible else states  # one state, about to be undone
+    """Carry the gradient back through the layers: quaternions, start and weights."""
+    from .compiled import backward
+
+    _, start, weights, _, _, *saved = ctx.saved_tensors
+    kept, scales = (tensor.numpy() for tensor in saved)
+    starts, gates, _, _, shares = ctx.circuits
+    slopes = _array(grad, grad.dtype).reshape(starts.shape)
     if weights is not None:  # a norm was divided out: along it there is no gradient
-        grad = grad - grad @ squares(states[-1])
-    # Allocated first: small results between large temporary tensors would leave holes in the heap.
-    overlaps = [states.new_empty(n_layers, 2**size, 2**size) for size in sizes]
-    slopes = None if weights is None else grad.new_zeros(weights.shape)
-    entanglers = Entanglers(permutations, signs, ctx.order, weights, states[-1])
-    # Small states are collected in blocks of layers, so that one call gives the overlaps of a whole
-    # block. The gradients before each group is undone wait with them. Two buffers are enough for
-    # those of all groups but the last: where there are more groups, a block is a single layer.
-    block = 1 if ctx.reversible else max(1, min(n_layers, 2**15 // length))
-    behind = states.new_empty(block, length)
-    turns, work = states.new_empty(2, 2, block, length)
-    gradients = [*[turns[i % 2] for i in groups[:-1]], behind]
-    undone, earlier = work[1, 0], behind.unbind()
-    sources = [last(gradients[i], sizes[i]).mT.unbind() for i in groups]
-    targets = [(first(undone, sizes[0]),) * block]
-    targets += [first(gradients[i - 1], sizes[i]).unbind() for i in groups[1:]]
-    torch.mul(states[-1], grad, out=earlier[(n_layers - 1) % block]).mul_(2)
-    for layer in reversed(range(n_layers)):
-        row = layer % block
-        if row == 0:
-            after = states if ctx.reversible else states[layer : layer + block]
-        for i in reversed(groups):
-            if row == 0:
-                layers, seen = slice(layer, layer + len(after)), last(after, sizes[i])
-                of_block = last(gradients[i][: len(after)], sizes[i])
-                torch.bmm(of_block.mT, seen.conj(), out=overlaps[i][layers])
-                if i or ctx.reversible:
-                    after = work[i % 2, : len(after)]
-                    torch.bmm(undo[i][layers], seen.mT, out=first(after, sizes[i]))
-            torch.mm(factors[i][layer], sources[i][row], out=targets[i][row])
-        if layer == 0 and not any(ctx.needs_input_grad[1:3]):
-            break  # the first state and the weights are constants
-        gradient = earlier[(layer - 1) % block]
-        scale = 1.0 if slopes is None else ctx.scales[layer]
-        parts = entanglers.undo(layer, undone, gradient, scale)
-        if slopes is not None:
-            before = states[layer - 1] if layer else start.to(gates.dtype).resolve_conj()
-            torch.mul(inner(parts, before), scale, out=slopes[layer])
-        if ctx.reversible:
-            entanglers.undo(layer, after[0], states[0])
-    traces = [
-        overlap.flatten(1)
-        .index_select(1, trace_index(size, gates.device))
-        .view(n_layers, 4 * size, -1)
-        .sum(-1)
-        for size, overlap in zip(sizes, overlaps, strict=True)
+        slopes = slopes - (slopes * np.square(kept[:, -1]).sum(1)).sum(1, keepdims=True)
+    lam = 2 * slopes[:, None] * kept[:, -1]
+    of_gates, of_weights = np.zeros_like(gates), np.empty_like(shares)
+    backward(ctx.circuits, weights is not None, kept, scales, lam, of_gates, of_weights)
+    return [
+        torch.from_numpy(of_gates),
+        torch.from_numpy(lam[:, 0]).view(start.shape).to(start),
+        None if weights is None else torch.from_numpy(of_weights).view(weights.shape).to(weights),
     ]
-    of_gates = torch.cat(traces, 1).view(gates.shape) @ gates
-    of_start = None
-    if ctx.needs_input_grad[1]:
-        of_start = gradient if start.is_complex() else gradient.real
-    return [of_gates, of_start, slopes]
+
+
+def _arrays(
+    quaternions: Tensor,
+    start: Tensor,
+    weights: Tensor | None,
+    permutations: Tensor,
+    signs: Tensor | None,
+    order: Any,
+) -> tuple[Any, ...]:
+    """Prepare the circuits that both compiled kernels take."""
+    dtype, length = quaternions.dtype, start.shape[-1]
+    gates = _array(quaternions, dtype)
+    sources = _array(permutations.view(-1, length), torch.int32).view(np.uint32)
+    if weights is None:
+        shares = np.eye(len(sources), dtype=gates.dtype)[order]
+    else:
+        shares = _array(weights, dtype)
+    return (
+        *(_array(start, dtype).reshape(-1, length), gates, sources),
+        np.ones(sources.shape, gates.dtype)
+        if signs is None
+        else _array(signs.view(-1, length), dtype),
+        shares.reshape(-1, len(gates), len(sources)),
+    )
+
+
+def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
+    """View a tensor as an array whose entries follow each other in memory, or make one."""
+    tensor = tensor if tensor.dtype == dtype else tensor.to(dtype)
+    return tensor.contiguous().numpy(force=True)

@@ -94,7 +94,7 @@ class RelaxedGate(BookWidget):
         circuit.theta.fill_(self.theta)
         circuit.temperature = self.temperature
         mixture = circuit.mixture()
-        gate = circuit.layers(circuit.theta, mixture)[1][0, 0]
+        gate = circuit.layers(circuit.theta, mixture).gates[0, 0]
         weights = mixture["rotation"][0, 0]
         parts = torch.stack([rotation_quaternions(name, circuit.theta[0, 0]) for name in GATES])
         total = weights @ parts

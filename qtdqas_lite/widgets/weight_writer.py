@@ -186,7 +186,6 @@ class WeightWriter(BookWidget):
         if net.channel != "log" and net.channel is not log_channel:
             raise TargetError(f"the weight writer shows the channel 'log', got {net.channel!r}")
         circuit = net.circuit.configuration()
-        del circuit["reversible"]  # another way to the same gradient
         if circuit["entangler"] not in ("chain", "ring") or circuit["rotation"] not in (
             "rx",
             "ry",

@@ -33,7 +33,7 @@ def random_case(seed):
         circuit.alpha["rotation"].copy_(alpha)
         circuit.theta.fill_(theta)
         weights = circuit.mixture()["rotation"][0, 0]
-        gate = circuit.layers(circuit.theta)[1][0, 0]
+        gate = circuit.layers(circuit.theta).gates[0, 0]
     plain = torch.stack([rotation_gates(name, theta).cdouble() for name in GATES])
     total = torch.einsum("k,kab->ab", weights.cdouble(), plain)
     off = (total.mH @ total - torch.eye(2)).abs().max()

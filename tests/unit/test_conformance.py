@@ -71,7 +71,6 @@ CIRCUITS = {
     "fixed per layer": fixed(rotation=("ry", "rz"), entangler=("reversed", "cz-ring")),
     "fixed per qubit": per_qubit,
     "fixed identity": fixed(rotation="identity"),
-    "reversible": fixed(rotation="rx", entangler="cz-ring", reversible=True),
     "diagonal": fixed(rotation="rx", hadamard=False),
     **{f"relaxed {sharing}": relaxed(sharing=sharing) for sharing in ("global", "layer", "qubit")},
     "relaxed real": relaxed(rotations=("ry",), entanglers=("chain", "cz-ring")),

@@ -159,7 +159,7 @@ def test_derivatives_that_would_not_fit_are_refused(monkeypatch):
     big = candidate(12, True, *[("ring", "ry")] * 20)
     # 2**12 amplitudes in complex128, for each of 240 angles in derivatives: 32 MB at least.
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1e6, "SC_PHYS_PAGES": 20}.get)
-    with pytest.raises(CircuitError, match=r"12 qubits .* need about"):
+    with pytest.raises(CircuitError, match=r"12 qubits need about"):
         diagnose([big])
 
 
@@ -191,7 +191,7 @@ def test_the_jacobian_is_torchs_and_that_of_finite_differences(name):
     shape = circuit.n_layers * circuit.n_qubits, 2**circuit.n_qubits
 
     def function(theta):
-        return evolve(*layers(theta)).abs() ** 2
+        return evolve(layers(theta)).abs() ** 2
 
     torch.testing.assert_close(squares, function(theta))
     table = torch.func.jacrev(function)(theta).flatten(1).T

@@ -20,7 +20,7 @@ def scattered(space, seed=0, **options):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Count the circuits that are simulated: in one call, several side by side are as many."""
+    """Count the circuits that are simulated in each call."""
     counts = []
 
     def spy(function, size):
@@ -30,11 +30,10 @@ def simulated(monkeypatch):
 
         return counting
 
-    together = spy(module.probabilities, lambda state, gates, *_: len(state) >> gates.shape[1])
+    together = spy(module.probabilities, lambda layers: len(layers.start))
     monkeypatch.setattr(module, "probabilities", together)
     diagonal = spy(module.iqp_probabilities, lambda _, masks: len(masks))
     monkeypatch.setattr(module, "iqp_probabilities", diagonal)
-    monkeypatch.setattr(module.FixedCircuit, "run", spy(module.FixedCircuit.run, lambda *_: 1))
     return counts
 
 
@@ -77,9 +76,7 @@ def test_is_the_weighted_sum_of_any_candidates(weights, share):
     torch.testing.assert_close(slope, reference, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("most", [0, 13])
-def test_side_by_side_or_alone_is_the_same(most, monkeypatch, simulated):
-    monkeypatch.setattr(module, "_MOST_QUBITS_SIDE_BY_SIDE", most)
+def test_circuits_with_the_same_gates_run_together(simulated):
     space = SearchSpace(3, 2, entanglers=("ring", "cz-ring"), rotations=("ry", "rx"))
     ensemble = scattered(space)
     simulated.clear()
@@ -89,7 +86,7 @@ def test_side_by_side_or_alone_is_the_same(most, monkeypatch, simulated):
     torch.testing.assert_close(found, weights @ torch.stack(expected), atol=1e-13, rtol=0)
     # Of eight, "H, ring, RX" is dead, and "0, cz-ring, RX" the same as with RY. "0, ring, RX" has a
     # way of its own; the four RY go together.
-    assert sorted(simulated) == ([1] * 6 if most == 0 else [1, 1, 4])
+    assert sorted(simulated) == [1, 1, 4]
 
 
 def test_dead_candidates_cost_nothing_and_duplicates_cost_once(simulated):
@@ -123,7 +120,7 @@ def test_only_what_was_drawn_is_simulated(simulated):
         candidate = ensemble.candidates[number]
         torch.testing.assert_close(p.detach(), candidate_probabilities(candidate, theta))
         live = number + 1 in (2, 5, 7, 8, 10, 11)
-        assert bool(simulated) == live
+        assert simulated == [1] * live
         p[0].backward()  # the angles have a gradient, if only zero
         assert ensemble.theta.grad.any() == live
         ensemble.theta.grad = None
@@ -211,7 +208,7 @@ def test_lists_and_json_will_do():
         (paper_space(2, 2), {"weights": "raw", "sampling": "gumbel"}, "cannot be sampled"),
         (paper_space(2, 2), {"sampling": "best"}, "sampling must be"),
         (paper_space(2, 2), {"temperature": -1}, "temperature must be"),
-        (paper_space(45, 2), {}, "45 qubits and 24 layers need about"),
+        (paper_space(45, 2), {}, "45 qubits need about"),
     ],
 )
 def test_bad_ensembles_are_refused(space, arguments, message):

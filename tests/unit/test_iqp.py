@@ -29,7 +29,7 @@ def test_probabilities_and_slopes_are_pennylanes(entangler, n, generator):
     expected = pennylane_probabilities(theta, hadamard=False, entangler=entangler, rotation="rx")
     cotangent = torch.randn(2**n, dtype=torch.double, generator=generator)
     assert circuit.masks is not None
-    for found in (circuit(), probabilities(*circuit.layers(circuit.theta))):
+    for found in (circuit(), probabilities(circuit.layers(circuit.theta))):
         torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
         (slope,) = torch.autograd.grad(found @ cotangent, circuit.theta)
         (reference,) = torch.autograd.grad(expected @ cotangent, theta, retain_graph=True)

@@ -93,7 +93,7 @@ def test_mixtures_are_those_of_matrices(n, sharing, mixture, separate):
 def test_a_mixed_rotation_turns_about_a_tilted_axis():
     circuit = scattered(2, 3, entanglers=("ring",), sharing="qubit")
     axes = circuit.alpha["rotation"].detach().softmax(-1).numpy()
-    gates = circuit.layers(circuit.theta)[1].detach()
+    gates = circuit.layers(circuit.theta).gates.detach()
     torch.testing.assert_close(gates @ gates.mH, torch.eye(2).cdouble().expand(3, 2, 2, 2))
     for layer, wire in itertools.product(range(3), range(2)):
         theta, axis = circuit.theta[layer, wire].item(), axes[layer, wire]
@@ -156,7 +156,7 @@ def test_choices_of_each_layer_and_qubit_stay_where_they_are(sharing, seed):
     )
     torch.testing.assert_close(circuit().detach(), expected, atol=1e-12, rtol=0)
     with torch.no_grad():  # what is decided is run as one entangler in each layer
-        assert circuit.layers(circuit.theta)[-1] == entanglers.tolist()
+        assert circuit.layers(circuit.theta).choice == entanglers.tolist()
         torch.testing.assert_close(circuit(), expected, atol=1e-12, rtol=0)
     discrete = circuit.discretize()
     assert torch.equal(discrete.theta, theta)
@@ -179,7 +179,7 @@ def test_logits_and_angles_start_as_described(generator):
     [
         ({"n_qubits": 0}, EncodingError, "n_qubits must be at least 1"),
         ({"n_layers": 1.5}, CircuitError, "whole number"),
-        ({"n_qubits": 60}, CircuitError, "60 qubits and 2 layers need about"),
+        ({"n_qubits": 60}, CircuitError, "60 qubits need about"),
         ({"rotations": ()}, CircuitError, "rotations must be a tuple of at least one"),
         ({"entanglers": ["ring", "ring"]}, CircuitError, "names a choice twice"),
         ({"rotations": ("rx", "u3")}, CircuitError, "rotation must be one of"),

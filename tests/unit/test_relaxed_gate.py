@@ -59,7 +59,7 @@ def test_a_slot_of_a_circuit():
     with torch.no_grad():
         alpha.normal_(generator=torch.Generator().manual_seed(1))
     widget = RelaxedGate(alpha[1, 2], temperature=circuit.temperature, theta=circuit.theta[1, 2])
-    gate = circuit.layers(circuit.theta)[1][1, 2].detach()
+    gate = circuit.layers(circuit.theta).gates[1, 2].detach()
     assert np.allclose(matrix(widget.gate), gate.numpy(), atol=1e-12)
 
 
