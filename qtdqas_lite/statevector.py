@@ -33,13 +33,13 @@ class Layers(NamedTuple):
     """All that a circuit is made of: what :func:`evolve` and :func:`probabilities` take."""
 
     start: Tensor
-    """Amplitudes before the first layer: real, shape (2**n,), norm 1. Circuits with the same gates
-    can run together: (n_circuits, 2**n)."""
+    """Real amplitudes before the first layer, shape (2**n,), norm 1. Circuits with the same gates
+    can run together, with a start each: (n_circuits, 2**n)."""
     quaternions: Tensor
-    """The gate of each layer and wire as a unit quaternion (w, x, y, z), shape (n_layers, n, 4):
-    it stands for w I - i (x X + y Y + z Z)."""
+    """The gate of each layer and wire as a unit quaternion (w, x, y, z), shape (n_layers, n, 4).
+    It stands for w I - i (x X + y Y + z Z)."""
     permutations: Tensor
-    """The entanglers, as :func:`~qtdqas_lite.gates.entangler_permutation` gives them: shape
+    """The entanglers as :func:`~qtdqas_lite.gates.entangler_permutation` gives them, of shape
     (2**n,), or (n_entanglers, 2**n) if there are several."""
     signs: Tensor | None = None
     """Their signs, of the same shape; by default all +1."""
@@ -47,11 +47,11 @@ class Layers(NamedTuple):
     """Which of them acts in each layer. With weights, the layer is their weighted sum, and the
     state is then divided by its norm."""
     real: bool = False
-    """Whether x and z are zero in every gate, and stay so: amplitudes are then real numbers."""
+    """Whether x and z are zero in every gate, and stay so. Amplitudes are then real numbers."""
 
     @property
     def gates(self) -> Tensor:
-        """The gates as matrices, real or complex: shape (n_layers, n, 2, 2)."""
+        """The gates as matrices, real or complex, of shape (n_layers, n, 2, 2)."""
         return quaternion_gates(self.quaternions, real=self.real)
 
 
