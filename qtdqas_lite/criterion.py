@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.autograd import forward_ad
 
 from .errors import CircuitError
 from .kronecker import group_sizes, kron, turn
-from .statevector import Choice, Layers, apply_gate, entangle, per_layer, rows
+from .statevector import Choice, apply_gate, entangle, per_layer, rows
 
 
 def tangents(
@@ -59,7 +60,7 @@ def tangents(
     return squares, derivatives
 
 
-def angle_jacobian(layers: Callable[[Tensor], Layers], theta: Tensor) -> tuple[Tensor, Tensor]:
+def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tensor, Tensor]:
     """Differentiate every probability with respect to every angle.
 
     Args:
@@ -89,7 +90,7 @@ def angle_jacobian(layers: Callable[[Tensor], Layers], theta: Tensor) -> tuple[T
     return tangents(run.start, gates, slopes, run.permutations, run.signs, run.choice)
 
 
-def angle_score(layers: Callable[[Tensor], Layers], theta: Tensor) -> Tensor:
+def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
     """Score how many directions the angles can move the weights in, without any training.
 
     The score is logdet(1 + 10 J J^T / 2**n), with J the derivatives of the log channel
