@@ -128,7 +128,7 @@ def probabilities(layers: Layers) -> Tensor:
         Probabilities of the outcomes, shape (2**n,).
 
     Raises:
-        CircuitError: if ``choice`` is not one choice for each layer.
+        CircuitError: if ``choice`` is not one choice for each layer, or shapes do not fit together.
     """
     start, quaternions, permutations, signs, choice, real = layers
     weights = choice if isinstance(choice, Tensor) else None
@@ -272,13 +272,20 @@ def _arrays(
         shares = np.eye(len(sources), dtype=gates.dtype)[order]
     else:
         shares = _array(weights, dtype)
-    return (
-        *(_array(start, dtype).reshape(-1, length), gates, sources),
-        np.ones(sources.shape, gates.dtype)
-        if signs is None
-        else _array(signs.view(-1, length), dtype),
-        shares.reshape(-1, len(gates), len(sources)),
-    )
+    if signs is None:
+        changes = np.ones(sources.shape, gates.dtype)
+    else:
+        changes = _array(signs.view(-1, length), dtype)
+    # The kernels trust their arguments, and would read and write elsewhere.
+    fits = gates.shape[2:] == (4,) and 2 ** gates.shape[1] == length and sources.max() < length
+    if not fits or changes.shape != sources.shape or shares.shape[-1] != len(sources):
+        raise CircuitError(
+            f"these layers do not fit together: a start of {length} amplitudes, quaternions of "
+            f"shape {tuple(quaternions.shape)}, permutations of shape {sources.shape} and up to "
+            f"{sources.max()}, signs of shape {changes.shape}, {shares.shape[-1]} weights a layer"
+        )
+    starts = _array(start, dtype).reshape(-1, length)
+    return starts, gates, sources, changes, shares.reshape(-1, len(gates), len(sources))
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> Any:

@@ -189,6 +189,25 @@ def test_there_is_one_choice_for_each_layer(generator):
             probabilities(problem(2, generator, choice=choice))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: {"permutations": one.permutations + 1},
+        lambda one: {"permutations": one.permutations - 1},
+        lambda one: {"quaternions": one.quaternions[..., :2]},
+        lambda one: {"quaternions": one.quaternions[:, :2]},
+        lambda one: {"start": one.start[:4], "permutations": one.permutations.view(-1, 4)},
+        lambda one: {"signs": one.signs[:2]},
+        lambda one: {"choice": torch.ones(3, 2)},
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change, generator):
+    """Compiled loops check nothing: they would read and write memory that is not theirs."""
+    layers = problem(3, generator)
+    with pytest.raises(CircuitError, match="do not fit together"):
+        probabilities(layers._replace(**change(layers)))
+
+
 def test_no_layers_leave_the_start(generator):
     layers = problem(2, generator, n_layers=0)
     torch.testing.assert_close(probabilities(layers), layers.start**2)
