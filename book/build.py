@@ -34,7 +34,8 @@ def package_key(root: Path) -> str:
     leave yesterday's outputs in the book.
     """
     digest = hashlib.sha256()
-    files = [p for p in (root / "qtdqas_lite").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    found = (root / "qtdqas_lite").rglob("*")
+    files = [p for p in found if p.is_file() and p.parent.name != "__pycache__"]
     for path in sorted([*files, root / "requirements.txt"]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
