@@ -130,6 +130,10 @@ def test_the_key_follows_the_package(tmp_path):
     (tmp_path / "qtdqas_lite" / "core.py").write_text("2")
     keys.append(build.package_key(tmp_path))
     assert len(set(keys)) == len(keys)
+    compiled = tmp_path / "qtdqas_lite" / "__pycache__"
+    compiled.mkdir()
+    for name in ("core.cpython-311.pyc", "core.forward-1.py311.nbi"):
+        (compiled / name).write_text("1")
     assert build.package_key(tmp_path) == keys[-1]
 
 
