@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 SHIFT = 1e-6  # how far a parameter is moved, relative to its size
 OPERATORS: dict[type[ast.cmpop], str] = {
@@ -38,7 +39,7 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def move(run: int) -> None:
+def move(run: int) -> RemovableHandle:
     """Have the parameters of every optimiser moved before its first step.
 
     The shift depends on the run and on a parameter's place alone. Two trainings that start alike
@@ -61,16 +62,27 @@ def move(run: int) -> None:
                         u = 2 * torch.rand(shape, generator=noise, dtype=torch.float64) - 1
                         parameter.mul_((1 + SHIFT * u).to(parameter))
 
-    register_optimizer_step_pre_hook(first_step)
+    return register_optimizer_step_pre_hook(first_step)
+
+
+def array(value: Any) -> np.ndarray:
+    """Get a value as an array of numbers."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    found = np.asarray(value)
+    if found.dtype == object:  # a series of numbers may be stored so
+        found = found.astype(float)
+    if found.dtype.kind not in "biufc":
+        raise TypeError(f"{found.dtype} is no number")
+    return found
 
 
 def numbers(value: Any) -> np.ndarray:
     """Get a value as an array of floats."""
-    if isinstance(value, str | bytes):
-        raise TypeError("text is no number")
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value, dtype=float)
+    found = array(value)
+    if found.dtype.kind == "c":
+        raise TypeError("complex numbers have no order")
+    return found.astype(float)
 
 
 def short(value: Any) -> float | str:
@@ -142,17 +154,12 @@ class Record:
         """Call ``isclose`` or ``allclose``, and keep the difference and what is allowed."""
         result = function(*args, **kwargs)
         try:
-            a, b = (numbers(value) for value in args[:2])
-            if (
-                "rtol" in kwargs
-                or "atol" in kwargs
-                or getattr(function, "__module__", "") != "math"
-            ):
-                allowed = kwargs.get("atol", 1e-8) + kwargs.get("rtol", 1e-5) * abs(b)
-            else:
-                largest = np.maximum(abs(a), abs(b))
-                relative = kwargs.get("rel_tol", 1e-9) * largest
+            a, b = (array(value) for value in args[:2])
+            if getattr(function, "__module__", "") == "math":
+                relative = kwargs.get("rel_tol", 1e-9) * np.maximum(abs(a), abs(b))
                 allowed = np.maximum(relative, kwargs.get("abs_tol", 0.0))
+            else:
+                allowed = kwargs.get("atol", 1e-8) + kwargs.get("rtol", 1e-5) * abs(b)
             self.keep("<=", abs(a - b), allowed, np.True_)
         except (TypeError, ValueError):
             pass
