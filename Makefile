@@ -27,6 +27,7 @@ unexport JUPYTER_PATH
 export MPLCONFIGDIR := $(CURDIR)/_build/matplotlib
 export NUMBA_CACHE_DIR := $(CURDIR)/_build/numba
 KERNEL := _build/ipython/profile_default/ipython_kernel_config.py
+FONTS := _build/matplotlib/fonts-are-listed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -44,7 +45,7 @@ help: ## Show this list
 	@echo 'Circuits That Write Networks'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-setup: .venv/.installed $(KERNEL) ## Make .venv and install the pinned environment and the package
+setup: .venv/.installed $(KERNEL) $(FONTS) ## Make .venv and install the pinned environment and the package
 
 writable:
 	@[ -w . ] || { echo 'This folder cannot be written, and make needs .venv and _build in it. Clone it to a folder of your own.'; exit 1; }
@@ -73,7 +74,7 @@ ifeq ($(NEWEST),)
 else
 	@$(PY) -m pip install -q -e '.[chapters,dev]' || $(OFFLINE)
 endif
-	@echo '$(CURDIR)' > $@
+	@pwd -P > $@
 endif
 
 .venv/.lab: .venv/.installed requirements-lab.txt
@@ -85,6 +86,12 @@ endif
 $(KERNEL): | writable
 	@mkdir -p $(@D)
 	@echo "c.IPKernelApp.log_level = 'ERROR'" > $@
+
+# Matplotlib says on stderr when it looks for fonts, and a chapter has to be silent.
+$(FONTS): .venv/.installed
+	@mkdir -p $(@D)
+	@$(PY) -c 'import matplotlib.font_manager'
+	@touch $@
 
 book: setup ## Build the book from the stored outputs into _build/html
 	$(call heading,book)

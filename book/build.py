@@ -1,44 +1,29 @@
 """Build the book into _build/html, and prove that it is whole: `make book` calls this.
 
-Every chapter is executed, unless neither it nor the package has changed since its last run.
-Warnings are errors, a chapter that fails shows its traceback, and a missing page fails the build.
+No chapter is executed: the pages show the outputs that the notebooks hold. Warnings are errors, and
+a missing page fails the build. The pages are built aside and change places with the former ones at
+the end, so a build that fails or is interrupted leaves those as they were.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
-from jupyter_cache import get_cache
-from jupyter_cache.executors import load_executor
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 # The landing page shows the widget of this chapter, alive.
-LANDING_CHAPTER = ROOT / "chapters/03-quantum-train.ipynb"
+LANDING_CHAPTER = "chapters/03-quantum-train"
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def package_key(root: Path) -> str:
-    """Hash what a chapter's outputs depend on besides its own cells.
-
-    jupyter-cache looks at a notebook's code only: without this key, a change of the package would
-    leave yesterday's outputs in the book.
-    """
-    digest = hashlib.sha256()
-    found = (root / "qtdqas_lite").rglob("*")
-    files = [p for p in found if p.is_file() and p.parent.name != "__pycache__"]
-    for path in sorted([*files, root / "requirements.txt"]):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+# What earlier versions of this script kept in _build, and what an interrupted build leaves there.
+LEFTOVERS = (".doctrees", ".jupyter_cache", "jupyter_execute", "next", "package-key", "former")
 
 
 def toc_files(toc: dict[str, Any]) -> list[str]:
@@ -50,22 +35,25 @@ def toc_files(toc: dict[str, Any]) -> list[str]:
     return found
 
 
-def run_chapters(names: list[str], cache_folder: Path) -> None:
-    """Execute the chapters that the cache does not hold, as many at a time as there are cores.
-
-    jupyter-book would run them one after the other. It takes what it finds in the cache, and runs
-    again, and reports, what failed here.
-    """
-    cache = get_cache(cache_folder)
-    for path in [ROOT / f"{name}.ipynb" for name in names]:
-        if path.is_file():
-            cache.add_nb_to_project(str(path))
-    load_executor("temp-parallel", cache).run_and_cache(timeout=300)
-
-
 def missing_pages(toc: dict[str, Any], html: Path) -> list[str]:
     """List the documents of the table of contents that have no page under ``html``."""
     return [name for name in toc_files(toc) if not (html / f"{name}.html").is_file()]
+
+
+def faults(path: Path) -> list[str]:
+    """Say what keeps a notebook's stored outputs from being shown, one sentence for each fault."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        return [f"{path.name} is not there, and _toc.yml names it."]
+    except ValueError as error:  # a conflict of a merge, half a file
+        return [f"{path.name} cannot be read as a notebook: {str(error).splitlines()[0]}"]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    if cells and not outputs:
+        return [f"{path.name} holds no outputs."]
+    errors = [output.ename for output in outputs if output.output_type == "error"]
+    return [f"{path.name} holds the output of a cell that failed: {name}." for name in errors]
 
 
 def widget_html(notebook: NotebookNode) -> str:
@@ -80,34 +68,67 @@ def widget_html(notebook: NotebookNode) -> str:
     return "".join([*lines, '<script src="../_static/anyhost.js"></script>\n'])
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def pages(build: Path) -> bool:
+    """Build the pages into ``build / "html"``, and say whether there was nothing to complain of."""
+    # Here, because it takes a second, and a fault of a notebook is said at once.
+    from jupyter_book.sphinx import build_sphinx
+
+    # What is None or empty in the end is no error; an exception comes back as what it is.
+    return not build_sphinx(
+        ROOT,
+        build / "html",
+        noconfig=True,  # _config.yml in place of Sphinx's own conf.py
+        path_config=ROOT / "_config.yml",
+        confoverrides={
+            "external_toc_path": (ROOT / "_toc.yml").as_posix(),
+            "latex_individualpages": False,
+            "nitpicky": True,
+        },
+        warningiserror=True,
+        keep_going=True,
+        quiet=True,
+    )
+
+
 def main() -> int:
     """Build, check, and print the page to open."""
     build, toc = ROOT / "_build", yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    html, stamp, key = build / "html", build / "package-key", package_key(ROOT)
-    if not stamp.is_file() or stamp.read_text() != key:
-        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-    # An old page must not stand in for one that was not built. Outputs come from the cache.
-    shutil.rmtree(html, ignore_errors=True)
+    names = toc_files(toc)
     build.mkdir(exist_ok=True)
-    stamp.write_text(key)
-    landing = widget_html(nbformat.read(LANDING_CHAPTER, as_version=4))
+    for name in LEFTOVERS:
+        remove(build / name)
+
+    notebooks = [ROOT / f"{name}.ipynb" for name in names if not (ROOT / f"{name}.md").is_file()]
+    if found := [fault for path in notebooks for fault in faults(path)]:
+        print(*found, sep="\n", file=sys.stderr)
+        print("A chapter is executed anew by: make notebooks ONLY=chapters/...", file=sys.stderr)
+        return 1
+    landing = widget_html(nbformat.read(ROOT / f"{LANDING_CHAPTER}.ipynb", as_version=4))
     (build / "landing-widget.html").write_text(landing, "utf-8")
 
-    run_chapters(toc_files(toc), build / ".jupyter_cache")
-
-    # --all: Sphinx warns of a page only when it reads it; without, a second run would pass.
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    options = ["build", ".", "--all", "-W", "-n", "--keep-going"]
-    status = subprocess.run(command + options, cwd=ROOT, check=False).returncode
-    for report in sorted(html.rglob("reports/**/*.err.log")):
-        print(f"\n--- {report.relative_to(html)}\n{report.read_text('utf-8')}", file=sys.stderr)
-    if status:
+    print(f"Building {len(names)} pages from the stored outputs.", flush=True)
+    fresh = build / "next" / "html"
+    if not pages(fresh.parent):
         print("The book was not built: see the messages above.", file=sys.stderr)
-        return status
-    if missing := missing_pages(toc, html):
+        return 1
+    if missing := missing_pages(toc, fresh):
         print(f"The build passed but left out: {', '.join(missing)}", file=sys.stderr)
         return 1
-    print(f"\n{len(toc_files(toc))} pages. Open this one in your browser:")
+    html, former = build / "html", build / "former"
+    if html.exists():
+        html.rename(former)
+    fresh.rename(html)
+    for name in LEFTOVERS:
+        remove(build / name)
+    print(f"\n{len(names)} pages. Open this one in your browser:")
     print((html / f"{toc['root']}.html").as_uri())
     return 0
 
