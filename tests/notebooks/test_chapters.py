@@ -122,6 +122,12 @@ def numbers_are_checked(notebook):
 def metadata_is_stable(notebook):
     if notebook.metadata.get("language_info", {}) != {"name": "python"}:
         yield "the metadata name an interpreter: run make notebooks"
+    known = {"kernelspec", "language_info", "last_run", "widgets"}
+    if more := sorted(set(notebook.metadata) - known):
+        yield f"the metadata have {', '.join(more)}: run make notebooks"
+    facts = {"date", "processor", "python", "seconds", "versions"}
+    if set(notebook.metadata.get("last_run", facts)) != facts:
+        yield f"last_run has to say {', '.join(sorted(facts))}: run make notebooks"
     for cell in code_cells(notebook):
         if "execution" in cell.metadata:
             yield f"timestamps are stored in: {where(cell)}"
@@ -261,6 +267,8 @@ BROKEN = {
     "split": (numbered_equations_are_one_line, prose(r"$$a \\ b \tag{1}$$")),
     "unchecked": (numbers_are_checked, lambda n: n.cells[NUMBER].metadata.pop("tags")),
     "interpreter": (metadata_is_stable, lambda n: n.metadata.language_info.update(version="3.11")),
+    "an editor": (metadata_is_stable, lambda n: n.metadata.update(toc={"base_numbering": 1})),
+    "half a run": (metadata_is_stable, lambda n: n.metadata.update(last_run={"seconds": 3})),
     "timestamps": (metadata_is_stable, lambda n: n.cells[NUMBER].metadata.update(execution={})),
     "drift": (from_core_cells_agree, source(CORE_CELL, "def double(x):\n    return x + x")),
     "unknown": (from_core_cells_agree, source(CORE_CELL, "def treble(x):\n    return 3 * x")),
