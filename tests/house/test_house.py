@@ -1,7 +1,6 @@
 """What has to agree across the repository's files."""
 
 import importlib.util
-import json
 import pkgutil
 import re
 import subprocess
@@ -10,11 +9,9 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
-import nbformat
 import pytest
 import torch
 import yaml
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -27,14 +24,6 @@ URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["u
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CORE = ROOT / "qtdqas_lite"
 NAMING = "README.md CITATION.cff CONTRIBUTING.md pyproject.toml book/index.md book/teach.md"
-
-
-def script(name):
-    """Import a script of book/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"book_{name}", ROOT / "book" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # --- One address
@@ -62,7 +51,8 @@ def test_another_address_is_seen():
 
 
 def pin_lines():
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    files = [ROOT / "requirements.txt", ROOT / "requirements-lab.txt"]
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -73,7 +63,7 @@ def pins():
 
 def bounds():
     extras = PROJECT["optional-dependencies"]
-    return [*map(Requirement, PROJECT["dependencies"] + extras["chapters"] + extras["dev"])]
+    return [Requirement(text) for text in sum(extras.values(), PROJECT["dependencies"])]
 
 
 def unmet(requirements, versions):
@@ -116,58 +106,7 @@ def test_a_heavy_import_is_seen():
     assert "matplotlib" in loaded("import matplotlib")
 
 
-# --- The build and the stored outputs
-
-
-def test_the_key_follows_the_package(tmp_path):
-    build = script("build")
-    (tmp_path / "qtdqas_lite" / "widgets").mkdir(parents=True)
-    (tmp_path / "requirements.txt").write_text("a==1\n")
-    keys = [build.package_key(tmp_path)]
-    for name in ("core.py", "widgets/front.js"):
-        (tmp_path / "qtdqas_lite" / name).write_text("1")
-        keys.append(build.package_key(tmp_path))
-    (tmp_path / "qtdqas_lite" / "core.py").write_text("2")
-    keys.append(build.package_key(tmp_path))
-    assert len(set(keys)) == len(keys)
-    compiled = tmp_path / "qtdqas_lite" / "__pycache__"
-    compiled.mkdir()
-    for name in ("core.cpython-311.pyc", "core.forward-1.py311.nbi"):
-        (compiled / name).write_text("1")
-    assert build.package_key(tmp_path) == keys[-1]
-
-
-def test_a_missing_page_is_seen(tmp_path):
-    build = script("build")
-    toc = {"root": "a", "parts": [{"chapters": [{"file": "b/c", "sections": [{"file": "b/d"}]}]}]}
-    assert build.toc_files(toc) == ["a", "b/c", "b/d"]
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "c.html").touch()
-    assert build.missing_pages(toc, tmp_path) == ["a", "b/d"]
-
-
-VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def test_stored_widgets_do_not_depend_on_the_run():
-    execute = script("execute")
-
-    def notebook(first, second):
-        view = new_output("display_data", {VIEW: {"model_id": first}})
-        cell = new_code_cell("w", outputs=[view], id="one", metadata={"execution": {}})
-        made = new_notebook(cells=[cell])
-        state = {second: {"state": {}}, first: {"state": {"layout": f"IPY_MODEL_{second}"}}}
-        made.metadata["widgets"] = {execute.WIDGETS: {"state": state}}
-        made.metadata["language_info"] = {"name": "python", "version": "3.11.2"}
-        return execute.tidy(made, "x.ipynb")
-
-    one, other = notebook("a" * 32, "b" * 32), notebook("d" * 32, "c" * 32)
-    assert nbformat.writes(one) == nbformat.writes(other)
-    assert "a" * 32 not in nbformat.writes(one)
-    assert one.metadata.language_info == {"name": "python"}
-    assert one.cells[0].metadata == {}
-    shown = one.cells[0].outputs[0].data[VIEW]["model_id"]
-    assert shown in one.metadata.widgets[execute.WIDGETS]["state"]
+# --- What the pages load
 
 
 def test_every_asset_is_here():
@@ -214,29 +153,6 @@ def test_an_undocumented_name_is_seen():
     exec("def here(): pass\ndef _hidden(): pass\nnumber = 1", vars(module))
     assert public(module) == ["here"]
     assert undocumented(["here", "gone"], ".. autofunction:: here\n") == ["gone"]
-
-
-# --- The landing page
-
-
-def test_the_landing_page_has_a_chapters_widget():
-    build = script("build")
-    view = new_output("display_data", {VIEW: {"model_id": "a"}})
-    made = new_notebook(cells=[new_code_cell("w", outputs=[view])])
-    state = {"state": {"a": {"state": {"_esm": "'</script>'"}}}}
-    made.metadata["widgets"] = {build.STATE: state}
-    texts = re.findall(r'<script type="([^"]+)">(.*?)</script>', build.widget_html(made))
-    assert [(kind, json.loads(text)) for kind, text in texts] == [
-        (build.STATE, state),
-        (build.VIEW, {"model_id": "a"}),
-    ]
-
-
-def test_the_landing_picture_is_a_chapters_own():
-    execute = script("execute")
-    chapters = [nbformat.read(path, as_version=4) for path in ROOT.glob("chapters/*.ipynb")]
-    (png,) = [png for chapter in chapters for png in execute.landing_pictures(chapter)]
-    assert execute.LANDING_PICTURE.read_bytes() == png, "run make notebooks"
 
 
 # --- The examples of the pages that do not run
