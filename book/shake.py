@@ -35,6 +35,7 @@ import shake_report
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = Path(__file__).resolve().parent / "shake_kernel.py"
+PAGE = ROOT / "tests/notebooks/shake.md"
 RUNS = 20
 STARTUP = """\
 import sys
@@ -268,7 +269,11 @@ def main() -> int:
     whole = True
     if not (options.report or options.values or options.outputs):
         signal.signal(signal.SIGTERM, stop)
-        whole = run_all(into, chapters, options.runs, options.jobs)
+        try:
+            whole = run_all(into, chapters, options.runs, options.jobs)
+        except KeyboardInterrupt:
+            print("stopped; the same call goes on from here")
+            return 130
     studies = []
     for path in chapters:
         found = results(into, path, options.runs, options.stale_ok)
@@ -281,12 +286,11 @@ def main() -> int:
         return 0
     complete = all(len(study.results) == options.runs for study in studies)
     lasting = everything and complete and options.runs >= RUNS and not options.stale_ok
-    page = ROOT / "tests/notebooks/shake.md" if lasting else into / "report.md"
-    text = shake_report.page(studies)
+    page = PAGE if lasting else into / "report.md"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, "utf-8")
-    print(text)
-    print(f"written to {page}")
+    page.write_text(shake_report.page(studies), "utf-8")
+    print(shake_report.summary(studies))
+    print(f"More is in {page}")
     return 0 if whole and complete and all(study.held() for study in studies) else 1
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import configparser
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
 
 SANITIZE = Path(__file__).resolve().parent.parent / "tests/notebooks/nbval-sanitize.cfg"
+NARROW = 0.5  # of its range over the runs: a guard that comes nearer to its bound held narrowly
+ABOUT = """
+`make shake` runs the chapters many times and writes this page. In each run but the first the
+parameters of every optimiser are moved by a millionth of their size before its first step, and
+torch, Numba and MKL take other arithmetic in turn. A guard is an assertion, an output that is
+compared with the stored one, or the rule that a cell ends without an error. A cell has the number
+that Jupyter shows. Algebra and stored tables do not vary; what a training found does.
+"""
 Side = tuple[str, Any, Any]  # a sign, and what stands left and right of it
 
 
@@ -28,6 +37,7 @@ def texts(outputs: list[NotebookNode]) -> dict[str, list[str]]:
     return dict(found)
 
 
+@cache
 def patterns() -> list[tuple[str, str]]:
     """Read what is replaced before outputs are compared, as nbval reads it."""
     config = configparser.ConfigParser(interpolation=None)
@@ -59,28 +69,55 @@ def distance(side: Side) -> float:
     return float(right - left if sign.startswith("<") else left - right)
 
 
-def span(values: list[Any]) -> str:
-    """Write the smallest and the largest of some values."""
-    plain = sorted({v for v in values if not isinstance(v, str)})
-    other = sorted({v for v in values if isinstance(v, str)})
-    if other:
-        return " or ".join([*(f"{v:.4g}" for v in plain), *other][:4])
-    low, high = f"{plain[0]:.4g}", f"{plain[-1]:.4g}"
+def brief(value: float | str) -> str:
+    """Write a value with four digits."""
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def span(values: list[float | str]) -> str:
+    """Write the smallest and the largest of some values; of texts, the first few."""
+    numbers = sorted({value for value in values if not isinstance(value, str)})
+    words = sorted({value for value in values if isinstance(value, str)})
+    if words:
+        return " or ".join([*map(brief, numbers), *words][:4])
+    low, high = brief(numbers[0]), brief(numbers[-1])
     return low if low == high else f"{low} to {high}"
 
 
 @dataclass
-class Narrowest:
-    """The comparison of a guard that comes nearest to its bound, measured by its own spread."""
+class Comparison:
+    """A comparison that a guard makes, in all runs that made it."""
 
-    least: float  # the smallest distance to the bound over all runs
-    spread: float  # how far the distance ranges over the runs
-    text: str
+    sides: list[Side]
+
+    @property
+    def least(self) -> float:
+        """The smallest distance to the bound over the runs."""
+        return min(map(distance, self.sides))
+
+    @property
+    def spread(self) -> float:
+        """How far the distance ranges over the runs."""
+        return max(map(distance, self.sides)) - self.least
 
     @property
     def ratio(self) -> float:
         """How many spreads there are between the bound and the nearest run."""
         return self.least / self.spread if self.spread else math.copysign(math.inf, self.least)
+
+    @property
+    def varies(self) -> bool:
+        """Say whether a side differs between the runs."""
+        return len({(str(a), str(b)) for _, a, b in self.sides}) > 1
+
+    @property
+    def is_measured(self) -> bool:
+        """Say whether it has a distance, which equality and texts lack."""
+        return not any(math.isnan(distance(side)) for side in self.sides)
+
+    def __str__(self) -> str:
+        left, right = (span([side[i] for side in self.sides]) for i in (1, 2))
+        return f"{left} {self.sides[0][0]} {right}"
 
 
 @dataclass
@@ -93,25 +130,36 @@ class Guard:
     sides: list[list[Side]] = field(default_factory=list)  # one list for each run
     errors: list[str] = field(default_factory=list)
 
-    def compared(self) -> list[list[Side]]:
-        """Get each comparison of the guard, in all runs that made it."""
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Get what it compares: in a loop, many pairs of numbers."""
         longest = max((len(sides) for sides in self.sides), default=0)
-        return [[s[i] for s in self.sides if i < len(s)] for i in range(longest)]
+        return [Comparison([s[i] for s in self.sides if i < len(s)]) for i in range(longest)]
 
+    @property
     def varies(self) -> bool:
         """Say whether anything in it differs between the runs."""
-        return any(len({(str(a), str(b)) for _, a, b in same}) > 1 for same in self.compared())
+        return any(comparison.varies for comparison in self.comparisons)
 
-    def narrowest(self) -> Narrowest | None:
+    @property
+    def nearest(self) -> Comparison | None:
         """Find the comparison that a further run would break most easily."""
-        found = []
-        for same in self.compared():
-            distances = [distance(side) for side in same]
-            if any(math.isnan(d) for d in distances):
-                continue
-            text = f"{span([a for _, a, _ in same])} {same[0][0]} {span([b for _, _, b in same])}"
-            found.append(Narrowest(min(distances), max(distances) - min(distances), text))
-        return min(found, key=lambda n: n.ratio) if found else None
+        measured = [comparison for comparison in self.comparisons if comparison.is_measured]
+        return min(measured, key=lambda c: c.ratio) if measured else None
+
+    @property
+    def is_narrow(self) -> bool:
+        """Say whether it held, and came near to its bound for how much it varies."""
+        nearest = self.nearest
+        return all(self.held) and nearest is not None and nearest.varies and nearest.ratio < NARROW
+
+    def over_the_runs(self) -> str:
+        """Say what the runs found."""
+        if self.nearest:
+            others = len(self.comparisons) - 1
+            return f"{self.nearest}" + (f" (nearest of {others + 1})" if others else "")
+        seen = [str(comparison) for comparison in self.comparisons if comparison.varies]
+        return "; ".join(seen) or next((error for error in self.errors if error), "")
 
 
 class Study:
@@ -155,9 +203,13 @@ class Study:
             if cell in (None, guard.cell) and guard.sides:
                 kept = f"held {sum(guard.held)} of {len(guard.held)}"
                 lines.append(f"[{guard.cell}] {kept}: {guard.text}")
-                for same in guard.compared():
-                    left, right = span([a for _, a, _ in same]), span([b for _, _, b in same])
-                    lines.append(f"      {left}  {same[0][0]}  {right}")
+                for comparison in guard.comparisons:
+                    lines.append(f"    {comparison}")
+                    if cell is not None and comparison.varies:
+                        for place, name in ((1, "left"), (2, "right")):
+                            values = [side[place] for side in comparison.sides]
+                            if len(set(values)) > 1:
+                                lines.append(f"      {name}: {', '.join(map(brief, values))}")
         return lines
 
     def differing_outputs(self, cell: int | None) -> list[str]:
@@ -178,53 +230,77 @@ class Study:
 
 def code(text: str) -> str:
     """Write a piece of code into a table of Markdown."""
+    text = " ".join(text.split())
     text = text if len(text) <= 160 else text[:157] + "..."
-    return "`" + " ".join(text.split()).replace("|", "\\|") + "`"
+    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+
+
+def table(head: list[str], rows: list[list[object]]) -> list[str]:
+    """Write a table of Markdown."""
+    if not rows:
+        return ["None."]
+    lines: list[list[object]] = [[*head], ["---"] * len(head), *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+def entries(study: Study, guards: list[Guard]) -> list[list[object]]:
+    """Write a row for each of some guards."""
+    rows: list[list[object]] = []
+    for guard in guards:
+        nearest = guard.nearest
+        far = [f"{nearest.least:.3g}", f"{nearest.spread:.3g}"] if nearest else ["", ""]
+        kept = f"{sum(guard.held)} of {len(guard.held)}"
+        found = code(guard.over_the_runs()) if guard.over_the_runs() else ""
+        rows.append([study.name[:2], guard.cell, code(guard.text), kept, found, *far])
+    return rows
+
+
+HEAD = ["chapter", "cell", "guard", "held", "over the runs", "smallest distance", "its range"]
+
+
+def arithmetic(studies: list[Study]) -> str:
+    """Say how many runs had which arithmetic."""
+    runs = [result for study in studies for result in study.results]
+    found = {
+        "Kernels of torch": Counter(run["kernel"]["kernels"] for run in runs),
+        "compiled code for": Counter(
+            "any processor" if "NUMBA_CPU_NAME" in run["arithmetic"] else "this one" for run in runs
+        ),
+        "threads": Counter(str(run["kernel"]["threads"]) for run in runs),
+    }
+    parts = [
+        f"{name} {', '.join(f'{what} ({count})' for what, count in sorted(counts.items()))}"
+        for name, counts in found.items()
+    ]
+    return f"Runs by their arithmetic: {'; '.join(parts)}."
+
+
+def summary(studies: list[Study]) -> str:
+    """Write how many guards held, and those that did not or that held narrowly."""
+    counts: list[list[object]] = []
+    failed: list[list[object]] = []
+    narrow: list[list[object]] = []
+    for study in studies:
+        guards = study.guards
+        failed += entries(study, [guard for guard in guards if not all(guard.held)])
+        narrow += entries(study, [guard for guard in guards if guard.is_narrow])
+        held, vary = sum(all(g.held) for g in guards), sum(g.varies for g in guards)
+        counts.append([study.name, len(study.results), len(guards), held, vary])
+    lines = [
+        *("# How often each guard held", ABOUT, f"{arithmetic(studies)}\n"),
+        *table(["chapter", "runs", "guards", "held in all", "vary"], counts),
+        *("", "## Guards that failed", "", *table(HEAD, failed)),
+        *("", "## Guards that held narrowly", ""),
+        *("Their smallest distance to the bound is under half of its range over the runs.", ""),
+        *table(HEAD, narrow),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def page(studies: list[Study]) -> str:
-    """Write the report."""
-    lines = [
-        "# How often each guard held",
-        "",
-        "`make shake` runs the chapters many times and writes this page. In each run but the first",
-        "the parameters of every optimiser are moved by a millionth of their size before its first",
-        "step, and torch, Numba and MKL use other arithmetic. A guard is an assertion, an output",
-        "that is compared, or that a cell ends without an error. A cell has the number that",
-        "Jupyter shows.",
-        "",
-        "| chapter | runs | guards | held in all | vary |",
-        "|---|---|---|---|---|",
-    ]
+    """Write the whole report."""
+    rows: list[list[object]] = []
     for study in studies:
-        counted = [g for g in study.guards if g.sides or not all(g.held) or "output" in g.text]
-        held, vary = sum(all(g.held) for g in counted), sum(g.varies() for g in counted)
-        row = [study.name, len(study.results), len(counted), held, vary]
-        lines.append("| " + " | ".join(map(str, row)) + " |")
-    lines += ["", "## Guards that failed", ""]
-    rows = []
-    for study in studies:
-        for guard in study.guards:
-            if not all(guard.held):
-                nearest = guard.narrowest()
-                errors = [text for text in guard.errors if text]
-                why = nearest.text if nearest else errors[0] if errors else ""
-                worst = f"{nearest.least:.3g}" if nearest else ""
-                kept = f"{sum(guard.held)} of {len(guard.held)}"
-                cells = [study.name[:2], guard.cell, code(guard.text), kept, code(why), worst]
-                rows.append("| " + " | ".join(map(str, cells)) + " |")
-    table = ["| chapter | cell | guard | held | over the runs | worst distance |"]
-    lines += [*table, "|---|---|---|---|---|---|", *rows] if rows else ["None."]
-    lines += ["", "## Guards that held narrowly", ""]
-    lines += ["Their smallest distance to the bound is under half of its range over the runs.", ""]
-    rows = []
-    for study in studies:
-        for guard in study.guards:
-            nearest = guard.narrowest()
-            if all(guard.held) and nearest and nearest.spread > 0 and nearest.ratio < 0.5:
-                cells = [study.name[:2], guard.cell, code(guard.text), nearest.text]
-                cells += [f"{nearest.least:.3g}", f"{nearest.spread:.3g}"]
-                rows.append("| " + " | ".join(map(str, cells)) + " |")
-    table = ["| chapter | cell | guard | over the runs | smallest distance | its range |"]
-    lines += [*table, "|---|---|---|---|---|---|", *rows] if rows else ["None."]
-    return "\n".join(lines) + "\n"
+        rows += entries(study, [guard for guard in study.guards if guard.varies])
+    lines = ["", "## Guards that vary", "", *table(HEAD, rows)]
+    return summary(studies) + "\n".join(lines) + "\n"

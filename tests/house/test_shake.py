@@ -204,7 +204,9 @@ def test_a_chaotic_guard_is_found_and_algebra_is_not(tmp_path):
     command = [sys.executable, ROOT / "book/shake.py", chapter, "--into", into, "--runs", "2"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1, run.stderr
-    assert (into / "report.md").read_text("utf-8") in run.stdout
+    assert run.stdout.splitlines()[0] == "2 of 2 runs to do"
+    assert "`value < 0`" in (into / "report.md").read_text("utf-8")
+    assert "`value < 0`" in run.stdout
     found = shake.results(into, chapter, 2)
     assert [found[run]["kernel"]["threads"] for run in (0, 1)] == [1, 1]
     assert found[0]["outputs"]["1"] != found[1]["outputs"]["1"]
@@ -219,7 +221,7 @@ def test_a_chaotic_guard_is_found_and_algebra_is_not(tmp_path):
         (3, "1 == 1"): 0,
         (3, "the cell ends without an error"): 0,
     }
-    varying = {guard.text for guard in study.guards if guard.varies()}
+    varying = {guard.text for guard in study.guards if guard.varies}
     assert varying == {"value < 0", "0 <= value <= 1"}
     assert len(study.differing_outputs(None)) == 4
     assert study.differing_outputs(3) == ["--- cell [3], runs 0, 1", ""]
@@ -304,13 +306,14 @@ def test_an_interrupted_call_leaves_no_process_behind(chapter, tmp_path, monkeyp
 # --- The report
 
 
-def study(*values, text="x < 1", error=None):
+def study(*values):
     """A chapter of one cell with one guard, and the left side that each run found."""
     results = []
     for run, value in enumerate(values):
-        guard = {"cell": 1, "guard": 1, "text": text, "held": value < 1, "times": 1}
+        guard = {"cell": 1, "guard": 1, "text": "x < 1", "held": value < 1, "times": 1}
         guard |= {"error": None, "sides": [["<", value, 1.0]]}
-        results.append({"run": run, "guards": [guard], "errors": {}, "outputs": {}})
+        result = {"run": run, "guards": [guard], "errors": {}, "outputs": {}, "arithmetic": {}}
+        results.append(result | {"kernel": {"kernels": "AVX2", "threads": 1}})
     return shake_report.Study("01-a-chapter", [new_code_cell("x")], results)
 
 
@@ -327,7 +330,43 @@ def test_the_report_tells_failed_from_narrow_from_safe():
     assert "x < 1" not in section(narrow, "Guards that failed")
     assert "0.5 to 0.9 < 1" in section(narrow, "Guards that held narrowly")
     safe = shake_report.page([study(0.5, 0.55, 0.6)])
-    assert "x < 1" not in safe.split("## Guards that failed")[1].split("## Guards that vary")[0]
+    assert "x < 1" not in section(safe, "Guards that failed")
+    assert "x < 1" not in section(safe, "Guards that held narrowly")
+    assert "| `0.5 to 0.6 < 1` | 0.4 | 0.1 |" in section(safe, "Guards that vary")
+    assert "x < 1" not in shake_report.page([study(0.5, 0.5)])
+    assert "Kernels of torch AVX2 (3); compiled code for this one (3); threads 1 (3)." in safe
+
+
+def test_the_values_of_the_runs_are_listed():
+    one = study(0.5, 0.25, 2)
+    assert one.values(None) == ["[1] held 2 of 3: x < 1", "    0.25 to 2 < 1"]
+    assert one.values(1) == [*one.values(None), "      left: 0.5, 0.25, 2"]
+    assert one.values(2) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "lasting"),
+    [
+        (["--runs", "20"], True),
+        (["--runs", "19"], False),  # too few runs
+        (["--runs", "21"], False),  # a run is missing
+        (["--runs", "20", "chapters/01.ipynb"], False),
+        (["--runs", "20", "--stale-ok"], False),
+    ],
+)
+def test_only_all_runs_of_all_chapters_write_the_page(tmp_path, monkeypatch, options, lasting):
+    (tmp_path / "chapters").mkdir()
+    nbformat.write(notebook("x"), tmp_path / "chapters/01.ipynb")
+    results = study(*[0.5] * 20).results
+    found = lambda into, path, runs, stale_ok: dict(enumerate(results[:runs]))  # noqa: E731
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shake, "ROOT", tmp_path)
+    monkeypatch.setattr(shake, "PAGE", tmp_path / "shake.md")
+    monkeypatch.setattr(shake, "results", found)
+    monkeypatch.setattr(sys, "argv", ["shake", "--report", "--into", "new", *options])
+    assert shake.main() == (1 if "21" in options else 0)
+    assert (tmp_path / "shake.md").exists() == lasting
+    assert (tmp_path / "new/report.md").exists() != lasting
 
 
 def test_a_guard_that_was_not_reached_did_not_hold():
