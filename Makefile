@@ -144,7 +144,7 @@ colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part 
 
 shake: setup ## Run the chapters many times, each with another rounding (ONLY=file, N=20, JOBS=2; not part of test)
 	$(call heading,shake)
-	@$(PY) book/shake.py $(ONLY) --runs $(or $(N),20) --jobs $(or $(JOBS),2)
+	@$(PY) book/shake.py $(ONLY) --runs $(or $(N),20) --jobs $(JOBS)
 
 benchmarks: setup ## Measure speed and memory against other simulators (not part of test)
 	$(call heading,benchmarks)
