@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = Path(__file__).resolve().parent / "shake_kernel.py"
 PAGE = ROOT / "tests/notebooks/shake.md"
 RUNS = 20
+ISA = ("SSE4_2", "AVX2")
 STARTUP = """\
 import sys
 sys.path.append({folder!r})
@@ -54,10 +55,12 @@ def arithmetic(run: int) -> dict[str, str]:
     have them.
     """
     threads = "2" if run % 8 == 5 else "1"
+    # On processors of AMD, MKL heeds only MKL_CBWR.
+    multiply = ({}, {"MKL_CBWR": "COMPATIBLE"}, *({"MKL_ENABLE_INSTRUCTIONS": i} for i in ISA))
     chosen = {
         "ATEN_CPU_CAPABILITY": ("", "default", "avx2")[run % 3],
         "NUMBA_CPU_NAME": ("", "generic")[run % 2],
-        "MKL_ENABLE_INSTRUCTIONS": ("", "SSE4_2", "AVX2")[run // 3 % 3],
+        **multiply[run // 3 % 4],
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -176,7 +179,6 @@ def execute(into: Path, chapter: Path, run: int) -> None:
         "outputs": {n: shake_report.texts(c.outputs) for n, c in enumerate(cells, 1)},
     }
     path = place(into, chapter, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(result), "utf-8")
     part.replace(path)
@@ -200,7 +202,8 @@ def profile(into: Path) -> Path:
 def begin(into: Path, chapter: Path, run: int) -> subprocess.Popen[bytes]:
     """Start a run in a process of its own."""
     chosen = arithmetic(run)
-    kept = {name: value for name, value in os.environ.items() if name not in arithmetic(1)}
+    known = set().union(*map(arithmetic, range(RUNS)))
+    kept = {name: value for name, value in os.environ.items() if name not in known}
     environment = {
         **kept,
         **chosen,
@@ -211,7 +214,10 @@ def begin(into: Path, chapter: Path, run: int) -> subprocess.Popen[bytes]:
         "SHAKE_THREADS": chosen["OMP_NUM_THREADS"],
     }
     command = [sys.executable, __file__, str(chapter), "--into", str(into), "--execute", str(run)]
-    return subprocess.Popen(command, env=environment)
+    log = place(into, chapter, run).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
 
 def run_all(into: Path, chapters: list[Path], runs: int, jobs: int) -> bool:
@@ -219,19 +225,22 @@ def run_all(into: Path, chapters: list[Path], runs: int, jobs: int) -> bool:
     done = {chapter: results(into, chapter, runs) for chapter in chapters}
     queue = [(c, run) for run in range(runs) for c in chapters if run not in done[c]]
     print(f"{len(queue)} of {runs * len(chapters)} runs to do", flush=True)
-    running: dict[subprocess.Popen[bytes], str] = {}
+    running: dict[subprocess.Popen[bytes], tuple[Path, int]] = {}
     whole = True
     try:
         while queue or running:
             while queue and len(running) < jobs:
                 chapter, run = queue.pop(0)
-                running[begin(into, chapter, run)] = f"{chapter.stem}, run {run}"
+                running[begin(into, chapter, run)] = (chapter, run)
             time.sleep(0.2)
             for process in [p for p in running if p.poll() is not None]:
-                name = running.pop(process)
-                whole = whole and process.returncode == 0
-                end = "done" if process.returncode == 0 else "came to no end"
-                print(f"{name}: {end}", flush=True)
+                chapter, run = running.pop(process)
+                end, log = "done", place(into, chapter, run).with_suffix(".log")
+                if process.returncode:
+                    whole, end = False, f"came to no end, see {log}"
+                else:
+                    log.unlink(missing_ok=True)
+                print(f"{chapter.stem}, run {run}: {end}", flush=True)
     finally:
         for process in running:
             process.terminate()

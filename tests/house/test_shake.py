@@ -179,10 +179,24 @@ def test_the_runs_differ():
         "ATEN_CPU_CAPABILITY": {None, "default", "avx2"},
         "NUMBA_CPU_NAME": {None, "generic"},
         "MKL_ENABLE_INSTRUCTIONS": {None, "SSE4_2", "AVX2"},
+        "MKL_CBWR": {None, "COMPATIBLE"},
         "OMP_NUM_THREADS": {"1", "2"},
     }.items():
         assert {plan.get(name) for plan in plans} == values
     assert sum(plan["OMP_NUM_THREADS"] == "2" for plan in plans) in (2, 3)
+    together = {(plan.get("ATEN_CPU_CAPABILITY"), plan.get("NUMBA_CPU_NAME")) for plan in plans}
+    assert len(together) == 6
+
+
+def test_a_run_has_its_own_arithmetic_and_no_other(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(shake.subprocess, "Popen", lambda _, env, **__: given.update(env))
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("SOMETHING_ELSE", "stays")
+    shake.begin(tmp_path, tmp_path / "x.ipynb", 0)
+    assert "MKL_CBWR" not in given
+    assert (given["OMP_NUM_THREADS"], given["SOMETHING_ELSE"]) == ("1", "stays")
 
 
 # --- A notebook of three cells, run in kernels
