@@ -169,7 +169,7 @@ def execute(into: Path, chapter: Path, run: int) -> None:
         if output.output_type == "error"
     }
     result = {
-        "key": before if before == key(chapter) else "something changed while it ran",
+        "key": before,
         "run": run,
         "arithmetic": arithmetic(run),
         "kernel": lines[0]["kernel"],
@@ -178,6 +178,8 @@ def execute(into: Path, chapter: Path, run: int) -> None:
         "errors": errors,
         "outputs": {n: shake_report.texts(c.outputs) for n, c in enumerate(cells, 1)},
     }
+    if before != key(chapter):
+        sys.exit("the chapter or the package changed while it ran")
     path = place(into, chapter, run)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(result), "utf-8")
@@ -254,12 +256,12 @@ def stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Do what the command line says."""
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Run chapters with many roundings.")
     parser.add_argument("chapters", nargs="*", type=Path, help="all, if none is named")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--report", action="store_true", help="run nothing, only report")
     parser.add_argument("--values", action="store_true", help="both sides of every guard")
     parser.add_argument("--outputs", action="store_true", help="outputs that differ between runs")
@@ -267,10 +269,14 @@ def main() -> int:
     parser.add_argument("--stale-ok", action="store_true", help="show results of older code too")
     parser.add_argument("--into", type=Path, default=ROOT / "_build/shake", help=argparse.SUPPRESS)
     parser.add_argument("--execute", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do what the command line says."""
+    options = parsed()
     into = options.into.resolve()
     chapters = [path.resolve() for path in options.chapters]
-    everything = not chapters
     chapters = chapters or sorted(ROOT.glob("chapters/*.ipynb"))
     if options.execute is not None:
         execute(into, chapters[0], options.execute)
@@ -286,15 +292,14 @@ def main() -> int:
     studies = []
     for path in chapters:
         found = results(into, path, options.runs, options.stale_ok)
-        cells = code_cells(read(path))
-        studies.append(shake_report.Study(path.stem, cells, list(found.values())))
+        studies.append(shake_report.Study(path.stem, code_cells(read(path)), list(found.values())))
     if options.values or options.outputs:
         for study in studies:
             lines = study.values if options.values else study.differing_outputs
             print("\n".join([f"# {study.name}, {len(study.results)} runs", *lines(options.cell)]))
         return 0
     complete = all(len(study.results) == options.runs for study in studies)
-    lasting = everything and complete and options.runs >= RUNS and not options.stale_ok
+    lasting = complete and options.runs >= RUNS and not (options.chapters or options.stale_ok)
     page = PAGE if lasting else into / "report.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(shake_report.page(studies), "utf-8")

@@ -295,6 +295,33 @@ def test_a_changed_cell_is_run_anew_and_changed_prose_is_not(chapter, tmp_path):
     assert started == [0, 0]
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_chapter_that_changes_while_it_runs_has_no_result(chapter, tmp_path, monkeypatch, edited):
+    path, _ = chapter
+
+    class Client:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def execute(self):
+            line = json.dumps({"kernel": {"kernels": "AVX2", "threads": 1}})
+            Path(shake.os.environ["SHAKE_RECORD"]).write_text(line, "utf-8")
+            if edited:
+                nbformat.write(notebook("print(2)"), path)
+
+    monkeypatch.setattr(shake, "NotebookClient", Client)
+    monkeypatch.setenv("SHAKE_RECORD", "")
+    place = shake.place(tmp_path, path, 0)
+    place.parent.mkdir()
+    if edited:
+        with pytest.raises(SystemExit, match="changed while it ran"):
+            shake.execute(tmp_path, path, 0)
+        assert not place.exists()
+    else:
+        shake.execute(tmp_path, path, 0)
+        assert list(shake.results(tmp_path, path, 1)) == [0]
+
+
 def test_a_run_that_comes_to_no_end_is_told(chapter, tmp_path, monkeypatch, capsys):
     path, _ = chapter
     fails = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
