@@ -1,30 +1,58 @@
-"""The loops of the fast path, compiled: circuits forward and backward, gate by gate (chapter 02).
+"""The fast path: circuits forward and backward, gate by gate, in compiled loops (appendix a1).
 
-A state is an array of shape (planes, 2**n): the real parts of its amplitudes and, unless all gates
-are real, the imaginary parts. A gate is a unit quaternion (w, x, y, z), see :mod:`.gates`. There
-are two ways to apply one. :func:`mix` works in place, on pairs that lie far apart. Near pairs would
-make short loops, so :func:`turn` reads both halves of a row and writes pairs next to each other:
-the first wire of the row becomes the last. In both, inner loops become vector instructions.
+A state is an array of planes, shape (planes, 2**n): the real parts of its amplitudes and, unless
+all gates are real, the imaginary parts. On the way back the gradient's planes stand behind those of
+the state, so that whatever moves one moves the other. A gate is a unit quaternion (w, x, y, z), see
+:mod:`.gates`.
 
-Nothing here checks its arguments: :mod:`.statevector` prepares them.
+Only three loops are compiled, because a reader waits for the compiler when the first circuit runs:
+:func:`rotate` applies a layer's gates, :func:`entangle` an entangler, and :func:`share` measures
+how much an entangler contributes. Nothing here checks its arguments: :mod:`.statevector` does.
 """
 
 # In one file, since numba keeps what it has compiled until this very file changes.
 # ruff: noqa: ANN001, ANN201, D103 - numba finds out the types, and compiles for each of them
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 
 # Sums may be taken in any order, so that they can be vectorised; NaN and infinity stay themselves.
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 _INNER: Any = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_inner, _kernel = numba.njit(**_INNER), numba.njit(cache=True, **_OPTIONS)
+_inner = numba.njit(**_INNER)
 
-ROW_WIRES = 11  # two rows of 2**11 numbers fit into the fastest memory
-# Inner loops: for the only plane ("real"), one of two ("plane"; r, s or q: the other), or both.
+BLOCK_WIRES = 11  # two blocks of 2**11 numbers fit into the fastest memory
+FAR_WIRES = 6  # a block of 2**6 stretches of a state still reads 2**5 numbers at a time
+
+
+class _Cache(FunctionCache):
+    """Compiled loops on disk, if that works: a file that cannot be used is as good as none."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever a damaged or foreign file makes of being read
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk, a folder that is gone
+            super().save_overload(sig, data)
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function, and keep the result where there is a place to."""
+    compiled = numba.njit(**_OPTIONS)(function)
+    with contextlib.suppress(RuntimeError, OSError):  # neither this folder nor home can be written
+        compiled._cache = _Cache(function)
+    return compiled
 
 
 @_inner
@@ -35,6 +63,18 @@ def turn_real(u, v, out, w, y):
 
 
 @_inner
+def turn_both_real(a, b, e, f, psi, lam, w, y):
+    slope = a.dtype.type(0)
+    for i in range(len(a)):
+        slope += f[i] * a[i] - e[i] * b[i]
+        psi[2 * i] = w * a[i] - y * b[i]
+        psi[2 * i + 1] = y * a[i] + w * b[i]
+        lam[2 * i] = w * e[i] - y * f[i]
+        lam[2 * i + 1] = y * e[i] + w * f[i]
+    return slope
+
+
+@_inner
 def turn_plane(u, v, r, s, out, w, x, y, z):
     for i in range(len(u)):
         out[2 * i] = w * u[i] - y * v[i] + z * r[i] + x * s[i]
@@ -42,52 +82,7 @@ def turn_plane(u, v, r, s, out, w, x, y, z):
 
 
 @_inner
-def turn(row, out, gate):
-    """Apply the gate of a row's first wire, and make it the last; n turns restore the order."""
-    w, x, y, z = gate[0], gate[1], gate[2], gate[3]
-    half = row.shape[1] // 2
-    a, b = row[0, :half], row[0, half:]
-    if len(row) == 1:
-        turn_real(a, b, out[0], w, y)
-    else:
-        c, d = row[1, :half], row[1, half:]
-        turn_plane(a, b, c, d, out[0], w, x, y, z)
-        turn_plane(c, d, a, b, out[1], w, -x, y, -z)
-
-
-@_inner
-def mix_real(u, v, w, y):
-    for i in range(len(u)):
-        a, b = u[i], v[i]
-        u[i] = w * a - y * b
-        v[i] = y * a + w * b
-
-
-@_inner
-def mix_planes(u, v, r, s, w, x, y, z):
-    for i in range(len(u)):
-        a, b, c, d = u[i], v[i], r[i], s[i]
-        u[i] = w * a - y * b + z * c + x * d
-        v[i] = y * a + w * b + x * c - z * d
-        r[i] = w * c - y * d - z * a - x * b
-        s[i] = y * c + w * d - x * a + z * b
-
-
-@_inner
-def mix(state, apart, gate):
-    """Apply a gate in place, to amplitudes that lie ``apart`` numbers apart."""
-    w, x, y, z = gate[0], gate[1], gate[2], gate[3]
-    for k in range(0, state.shape[1], 2 * apart):
-        m, n = k + apart, k + 2 * apart
-        if len(state) == 1:
-            mix_real(state[0, k:m], state[0, m:n], w, y)
-        else:
-            a, b, c, d = state[0, k:m], state[0, m:n], state[1, k:m], state[1, m:n]
-            mix_planes(a, b, c, d, w, x, y, z)
-
-
-@_inner
-def slopes_planes(a, b, c, d, e, f, g, h):
+def slopes_of(a, b, c, d, e, f, g, h):
     x = y = z = a.dtype.type(0)
     for i in range(len(a)):
         x += e[i] * d[i] - g[i] * b[i] + f[i] * c[i] - h[i] * a[i]
@@ -97,121 +92,90 @@ def slopes_planes(a, b, c, d, e, f, g, h):
 
 
 @_inner
-def collect(gate, out, x, y, z):
-    """Add the gradient with respect to a quaternion, along unit quaternions.
-
-    A rotation by 2 eps before the gate multiplies its quaternion by 1 + eps i, j, k from the right,
-    and psi by 1 - i eps P: the slopes are the real parts of <lam| -i P psi> for P = X, Y, Z.
-    """
-    out[0] += -gate[1] * x - gate[2] * y - gate[3] * z
-    out[1] += gate[0] * x - gate[3] * y + gate[2] * z
-    out[2] += gate[3] * x + gate[0] * y - gate[1] * z
-    out[3] += -gate[2] * x + gate[1] * y + gate[0] * z
-
-
-@_inner
-def unmix_real(u, v, r, s, w, y):
-    slope = u.dtype.type(0)
-    for i in range(len(u)):
-        a, b, e, f = w * u[i] + y * v[i], w * v[i] - y * u[i], r[i], s[i]
-        u[i], v[i], r[i], s[i] = a, b, w * e + y * f, w * f - y * e
-        slope += s[i] * a - r[i] * b
-    return slope
-
-
-@_inner
-def unmix(psi, lam, apart, gate, out):
-    """Undo :func:`mix` in psi and lam, and collect the gate's slopes."""
-    w, x, y, z = gate[0], gate[1], gate[2], gate[3]
-    for k in range(0, psi.shape[1], 2 * apart):
-        m, n = k + apart, k + 2 * apart
-        a, b, e, f = psi[0, k:m], psi[0, m:n], lam[0, k:m], lam[0, m:n]
-        if len(psi) == 1:
-            collect(gate, out, 0, unmix_real(a, b, e, f, w, y), 0)
-        else:
-            c, d, g, h = psi[1, k:m], psi[1, m:n], lam[1, k:m], lam[1, m:n]
-            mix_planes(a, b, c, d, w, -x, -y, -z)
-            mix_planes(e, f, g, h, w, -x, -y, -z)
-            collect(gate, out, *slopes_planes(a, b, c, d, e, f, g, h))
-
-
-@_inner
-def unturn_real(p, q, u, v, r, s, w, y):
-    slope = u.dtype.type(0)
-    for i in range(len(u)):
-        a, b = w * p[2 * i] + y * p[2 * i + 1], w * p[2 * i + 1] - y * p[2 * i]
-        e, f = w * q[2 * i] + y * q[2 * i + 1], w * q[2 * i + 1] - y * q[2 * i]
-        u[i], v[i], r[i], s[i] = a, b, e, f
-        slope += f * a - e * b
-    return slope
-
-
-@_inner
-def unturn_plane(p, q, u, v, w, x, y, z):
-    for i in range(len(u)):
-        u[i] = w * p[2 * i] + y * p[2 * i + 1] - z * q[2 * i] - x * q[2 * i + 1]
-        v[i] = w * p[2 * i + 1] - y * p[2 * i] - x * q[2 * i] + z * q[2 * i + 1]
-
-
-@_inner
-def unturn(psi, lam, psi_out, lam_out, gate, out):
-    """Undo :func:`turn` in psi and lam, and collect the gate's slopes."""
-    w, x, y, z = gate[0], gate[1], gate[2], gate[3]
-    half = psi.shape[1] // 2
-    a, b, e, f = psi_out[0, :half], psi_out[0, half:], lam_out[0, :half], lam_out[0, half:]
-    if len(psi) == 1:
-        collect(gate, out, 0, unturn_real(psi[0], lam[0], a, b, e, f, w, y), 0)
-    else:
-        c, d, g, h = psi_out[1, :half], psi_out[1, half:], lam_out[1, :half], lam_out[1, half:]
-        unturn_plane(psi[0], psi[1], a, b, w, x, y, z)
-        unturn_plane(psi[1], psi[0], c, d, w, -x, y, -z)
-        unturn_plane(lam[0], lam[1], e, f, w, x, y, z)
-        unturn_plane(lam[1], lam[0], g, h, w, -x, y, -z)
-        collect(gate, out, *slopes_planes(a, b, c, d, e, f, g, h))
-
-
-@_inner
-def copy(state, start, out, begin, length):
-    """Copy a stretch of a state to a place in another one."""
+def load(state, start, step, width, block):
+    """Fill a block with stretches of a state, each ``width`` long and ``step`` apart."""
     for plane in range(len(state)):
-        source, target = state[plane, start : start + length], out[plane, begin : begin + length]
-        for i in range(length):
-            target[i] = source[i]
+        for k in range(block.shape[1] // width):
+            begin = start + k * step
+            source, target = state[plane, begin : begin + width], block[plane, k * width :]
+            for i in range(width):
+                target[i] = source[i]
 
 
 @_inner
-def rotate(state, gates, rows):
-    """Apply the gates of one layer, in place, with two rows to work in."""
-    a, b = rows[0], rows[1]
-    left, row, length = max(0, len(gates) - ROW_WIRES), rows.shape[2], state.shape[1]
-    for wire in range(left):
-        mix(state, length >> (wire + 1), gates[wire])
-    for start in range(0, length, row):
-        copy(state, start, a, 0, row)
-        for wire in range(left, len(gates)):
-            turn(a, b, gates[wire])
-            a, b = b, a
-        copy(a, 0, state, start, row)
+def store(block, state, start, step, width):
+    """Write a block back in which each wire has become the last: its columns are the stretches."""
+    count = block.shape[1] // width
+    for plane in range(len(state)):
+        source = block[plane]
+        for k in range(count):
+            begin = start + k * step
+            target = state[plane, begin : begin + width]
+            for i in range(width):
+                target[i] = source[i * count + k]
 
 
-@_inner
-def unrotate(psi, lam, gates, rows, out):
-    """Undo the gates of one layer in psi and lam, in place, and collect the gates' slopes."""
-    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
-    left, row, length = max(0, len(gates) - ROW_WIRES), rows.shape[2], psi.shape[1]
-    for start in range(0, length, row):
-        copy(psi, start, a, 0, row)
-        copy(lam, start, c, 0, row)
-        for wire in range(len(gates) - 1, left - 1, -1):
-            unturn(a, c, b, d, gates[wire], out[wire])
-            a, b, c, d = b, a, d, c
-        copy(a, 0, psi, start, row)
-        copy(c, 0, lam, start, row)
-    for wire in range(left):
-        unmix(psi, lam, length >> (wire + 1), gates[wire], out[wire])
+@_kernel
+def rotate(state, gates, real, blocks, slopes):
+    """Apply the gates of one layer, in place.
+
+    Wires are taken in groups, and a group's part of the state in blocks that fit into the fastest
+    memory. A gate reads both halves of a block and writes pairs: its wire was the first and becomes
+    the last. So inner loops become vector instructions, and after the last wire of a group all
+    stand in their order again.
+
+    Args:
+        state: Planes of psi, and on the way back those of its gradient lam: (planes, 2**n).
+        gates: Unit quaternions, shape (n, 4).
+        real: Whether a state is one plane, in place of a real and an imaginary one.
+        blocks: To work in, shape (2, planes, min(2**n, 2**BLOCK_WIRES)).
+        slopes: If there is a gradient, zeros to which the real parts of <lam| -i P |psi> before
+            each gate are added, for P = X, Y, Z: shape (n, 3). They are also those behind all
+            gates, which act on other wires. Otherwise shape (0, 3).
+    """
+    n, length, size = len(gates), state.shape[1], blocks.shape[2]
+    near, half = max(0, n - BLOCK_WIRES), size // 2
+    first = 0
+    while first < n:
+        last = min(first + FAR_WIRES, near) if first < near else n
+        step = length >> last
+        width = size if last == n else min(step, size >> (last - first))
+        for outer in range(0, length, length >> first):
+            for start in range(outer, outer + step, width):
+                block, out = blocks[0], blocks[1]
+                load(state, start, step, width, block)
+                for wire in range(first, last):
+                    w, x, y, z = gates[wire, 0], gates[wire, 1], gates[wire, 2], gates[wire, 3]
+                    a, b = block[0, :half], block[0, half:]
+                    if len(block) == 1:
+                        turn_real(a, b, out[0], w, y)
+                    else:
+                        c, d = block[1, :half], block[1, half:]
+                        if real:
+                            slope = turn_both_real(a, b, c, d, out[0], out[1], w, y)
+                            slopes[wire, 1] += slope
+                        else:
+                            turn_plane(a, b, c, d, out[0], w, x, y, z)
+                            turn_plane(c, d, a, b, out[1], w, -x, y, -z)
+                            if len(block) == 4:
+                                e, f, g, h = (
+                                    block[2, :half],
+                                    block[2, half:],
+                                    block[3, :half],
+                                    block[3, half:],
+                                )
+                                turn_plane(e, f, g, h, out[2], w, x, y, z)
+                                turn_plane(g, h, e, f, out[3], w, -x, y, -z)
+                                sx, sy, sz = slopes_of(a, b, c, d, e, f, g, h)
+                                slopes[wire, 0] += sx
+                                slopes[wire, 1] += sy
+                                slopes[wire, 2] += sz
+                    block, out = out, block
+                store(block, state, start, step, width)
+        first = last
 
 
-@_inner
+@_kernel
 def entangle(state, source, sign, weight, back, add, out):
     """Write a weight times what an entangler or its transpose makes of a state; or add it."""
     for plane in range(len(state)):
@@ -221,7 +185,7 @@ def entangle(state, source, sign, weight, back, add, out):
             b[m] = add * b[m] + weight * sign[i] * a[n]
 
 
-@_inner
+@_kernel
 def share(lam, source, sign, psi):
     """Give the real part of the inner product of lam with what an entangler makes of psi."""
     total = 0.0
@@ -231,70 +195,99 @@ def share(lam, source, sign, psi):
     return total
 
 
-@_kernel
-def forward(circuits, mixed, kept, scales):
-    """Run circuits with the same gates.
+def _workspace(state: Any) -> tuple[Any, Any]:
+    """Make a second state, and two blocks, to work in."""
+    planes, length = state.shape
+    return np.zeros_like(state), np.empty((2, planes, min(length, 2**BLOCK_WIRES)), state.dtype)
+
+
+def forward(layers: tuple[Any, ...], order: Any, weights: Any, kept: Any, scales: Any) -> None:
+    """Run a circuit.
 
     Args:
-        circuits: First states, real, (n_circuits, 2**n); gates, (n_layers, n, 4); sources and signs
-            of entanglers, (n_entanglers, 2**n); weights, (n_circuits, n_layers, n_entanglers).
-        mixed: Whether layers add up entanglers, and divide by the norm. If not, one weight is 1.
-        kept: Takes the last state, (n_circuits, 1, planes, 2**n), or all, with n_layers + 1 for 1.
-        scales: Takes what the sums are multiplied by: shape (n_circuits, n_layers).
+        layers: Gates, (n_layers, n, 4), and the sources and signs of all entanglers,
+            (n_entanglers, 2**n).
+        order: Which entangler acts in each layer; ignored if there are weights.
+        weights: None, or shape (n_layers, n_entanglers): layers then add up entanglers, and divide
+            by the norm.
+        kept: Holds the first state, and then the last one, (1, planes, 2**n), or all of them, with
+            n_layers + 1 in place of 1.
+        scales: Takes what the sums are multiplied by, shape (n_layers,), if there are weights.
     """
-    starts, gates, sources, signs, weights = circuits
-    planes, length = kept.shape[2:]
-    rows, shape = np.empty((2, planes, min(length, 2**ROW_WIRES)), kept.dtype), (planes, length)
-    for c in range(len(starts)):
-        state, work = np.zeros(shape, kept.dtype), np.zeros(shape, kept.dtype)
-        copy(starts[c : c + 1], 0, state, 0, length)
-        copy(state, 0, kept[c, 0], 0, length)
-        for layer in range(len(gates)):
-            norm = 0.0
-            for k in range(len(sources)):
-                weight = weights[c, layer, k]
-                if mixed or weight:
-                    entangle(state, sources[k], signs[k], weight, False, mixed and k > 0, work)
-            for plane in range(planes if mixed else 0):
-                for i in range(length):
-                    norm += work[plane, i] * work[plane, i]
-            scales[c, layer] = 1 / np.sqrt(norm) if mixed else 1.0
-            for plane in range(planes if mixed else 0):
-                for i in range(length):
-                    work[plane, i] *= scales[c, layer]
-            rotate(work, gates[layer], rows)
-            state, work = work, state
-            copy(state, 0, kept[c, max(0, layer - len(gates) + kept.shape[1])], 0, length)
+    gates, sources, signs = layers
+    state, real = kept[0], kept.shape[1] == 1
+    work, blocks = _workspace(state)
+    no_slopes, one = np.empty((0, 3), gates.dtype), gates.dtype.type(1)
+    for layer, rotations in enumerate(gates):
+        out = kept[layer + 1] if len(kept) > 1 else work
+        if weights is None:
+            k = order[layer]
+            entangle(state, sources[k], signs[k], one, False, False, out)
+        else:
+            for k, weight in enumerate(weights[layer]):
+                entangle(state, sources[k], signs[k], weight, False, k > 0, out)
+            scales[layer] = 1 / np.linalg.norm(out)
+            out *= scales[layer]
+        rotate(out, rotations, real, blocks, no_slopes)
+        state, work = out, state
+    if len(kept) == 1 and len(gates) % 2:
+        kept[0] = state
 
 
-@_kernel
-def backward(circuits, mixed, kept, scales, lam, of_gates, of_weights):  # noqa: D417
-    """Carry gradients back through the circuits that :func:`forward` has run.
+def backward(  # noqa: D417
+    layers: tuple[Any, ...],
+    order: Any,
+    weights: Any,
+    kept: Any,
+    scales: Any,
+    lam: Any,
+    of_weights: Any,
+) -> Any:
+    """Carry a gradient back through the circuit that :func:`forward` has run.
 
     Args:
-        lam: That of the last states, shape (n_circuits, planes, 2**n); becomes that of the first.
-        of_gates: Zeros, to which that of the gates is added, along unit quaternions.
-        of_weights: Takes that of the weights, if ``mixed``.
+        layers: As for :func:`forward`; and so are ``order``, ``weights``, ``kept`` and ``scales``.
+        lam: That of the last state, shape (planes, 2**n); becomes that of the first.
+        of_weights: Takes that of the weights, if there are any.
+
+    Returns:
+        The gates' slopes: of rotations about X, Y and Z behind them, shape (n_layers, n, 3).
     """
-    _, gates, sources, signs, weights = circuits
-    planes, length = kept.shape[2:]
-    rows, shape = np.empty((4, planes, min(length, 2**ROW_WIRES)), kept.dtype), (planes, length)
-    for c in range(len(lam)):
-        psi, before = np.empty(shape, kept.dtype), np.zeros(shape, kept.dtype)
-        now, then = lam[c], np.zeros(shape, kept.dtype)
-        copy(kept[c, kept.shape[1] - 1], 0, psi, 0, length)
-        for layer in range(len(gates) - 1, -1, -1):
-            unrotate(psi, now, gates[layer], rows, of_gates[layer])
-            scale = scales[c, layer]
-            if mixed:
-                copy(kept[c, layer], 0, before, 0, length)
-            for k in range(len(sources)):
-                weight, source, sign = scale * weights[c, layer, k], sources[k], signs[k]
-                if mixed or weight:
-                    entangle(now, source, sign, weight, True, mixed and k > 0, then)
-                if mixed:
-                    of_weights[c, layer, k] = scale * share(now, source, sign, before)
-                elif weight:
-                    entangle(psi, source, sign, weight, True, False, before)
-            psi, before, now, then = before, psi, then, now
-        copy(now, 0, lam[c], 0, length)
+    gates, sources, signs = layers
+    undo = gates * np.array([1, -1, -1, -1], gates.dtype)
+    slopes = np.zeros((*gates.shape[:2], 3), gates.dtype)
+    planes, one = len(lam), gates.dtype.type(1)
+    both = np.concatenate([kept[-1], lam])  # psi, and lam behind it
+    work, blocks = _workspace(both)
+    for layer in reversed(range(len(gates))):
+        rotate(both, undo[layer], planes == 1, blocks, slopes[layer])
+        if weights is None:
+            k = order[layer]
+            entangle(both, sources[k], signs[k], one, True, False, work)
+        else:  # a sum cannot be undone
+            work[:planes] = kept[layer]
+            for k, weight in enumerate(scales[layer] * weights[layer]):
+                entangler = sources[k], signs[k]
+                entangle(both[planes:], *entangler, weight, True, k > 0, work[planes:])
+                part = share(both[planes:], *entangler, kept[layer])
+                of_weights[layer, k] = scales[layer] * part
+        both, work = work, both
+    lam[:] = both[planes:]
+    return slopes
+
+
+def along_quaternions(gates: Any, slopes: Any) -> Any:
+    """Turn slopes into the gradient of gates, shape (n_layers, n, 4).
+
+    A rotation by 2 eps behind a gate multiplies its quaternion q by 1 + eps i, j or k from the
+    left, and psi by 1 - i eps P. So the gradient is the sum of slopes times i q, j q and k q.
+    """
+    w, x, y, z = np.moveaxis(gates, -1, 0)
+    a, b, c = np.moveaxis(slopes, -1, 0)
+    parts = (
+        -a * x - b * y - c * z,
+        a * w + b * z - c * y,
+        -a * z + b * w + c * x,
+        a * y - b * x + c * w,
+    )
+    return np.stack(parts, -1)

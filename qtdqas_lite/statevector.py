@@ -203,13 +203,17 @@ class _Probabilities(torch.autograd.Function):
     ) -> Tensor:
         from .compiled import forward  # takes a moment, and is of no use without a circuit
 
-        circuits = _arrays(quaternions, start, weights, permutations, signs, order)
-        starts, gates, *_ = circuits
+        starts, layers, orders, shares = _arrays(
+            quaternions, start, weights, permutations, signs, order
+        )
+        gates = layers[0]
         n_states = len(gates) + 1 if keep_all else 1
-        kept = np.empty((len(starts), n_states, 2 - real, starts.shape[1]), gates.dtype)
+        kept = np.zeros((len(starts), n_states, 2 - real, starts.shape[1]), gates.dtype)
+        kept[:, 0, 0] = starts
         scales = np.empty((len(starts), len(gates)), gates.dtype)
-        forward(circuits, weights is not None, kept, scales)
-        ctx.order, ctx.real, ctx.circuits = order, real, circuits
+        for run in zip(orders, shares, kept, scales, strict=True):
+            forward(layers, *run)
+        ctx.order, ctx.real, ctx.arrays = order, real, (layers, orders, shares)
         # PyTorch counts, moves and watches what it saves, and so notices what is changed meanwhile.
         saved = torch.from_numpy(kept), torch.from_numpy(scales)
         ctx.save_for_backward(quaternions, start, weights, permutations, signs, *saved)
@@ -238,17 +242,18 @@ def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
 
 def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Carry the gradient back through the layers: quaternions, start and weights."""
-    from .compiled import backward
+    from .compiled import along_quaternions, backward
 
     _, start, weights, _, _, *saved = ctx.saved_tensors
     kept, scales = (tensor.numpy() for tensor in saved)
-    starts, gates, _, _, shares = ctx.circuits
-    slopes = _array(grad, grad.dtype).reshape(starts.shape)
+    layers, orders, shares = ctx.arrays
+    slopes = _array(grad, grad.dtype).reshape(len(kept), -1)
     if weights is not None:  # a norm was divided out: along it there is no gradient
         slopes = slopes - (slopes * np.square(kept[:, -1]).sum(1)).sum(1, keepdims=True)
     lam = 2 * slopes[:, None] * kept[:, -1]
-    of_gates, of_weights = np.zeros_like(gates), np.empty_like(shares)
-    backward(ctx.circuits, weights is not None, kept, scales, lam, of_gates, of_weights)
+    of_weights = np.empty((*scales.shape, len(layers[1])), scales.dtype)
+    runs = zip(orders, shares, kept, scales, lam, of_weights, strict=True)
+    of_gates = along_quaternions(layers[0], sum(backward(layers, *run) for run in runs))
     return [
         torch.from_numpy(of_gates),
         torch.from_numpy(lam[:, 0]).view(start.shape).to(start),
@@ -264,28 +269,30 @@ def _arrays(
     signs: Tensor | None,
     order: Any,
 ) -> tuple[Any, ...]:
-    """Prepare the circuits that both compiled kernels take."""
+    """Prepare what the compiled loops take: starts, layers, and choices, one for each circuit."""
     dtype, length = quaternions.dtype, start.shape[-1]
-    gates = _array(quaternions, dtype)
+    starts, gates = _array(start, dtype).reshape(-1, length), _array(quaternions, dtype)
     sources = _array(permutations.view(-1, length), torch.int32).view(np.uint32)
-    if weights is None:
-        shares = np.eye(len(sources), dtype=gates.dtype)[order]
-    else:
-        shares = _array(weights, dtype)
     if signs is None:
         changes = np.ones(sources.shape, gates.dtype)
     else:
         changes = _array(signs.view(-1, length), dtype)
-    # The kernels trust their arguments, and would read and write elsewhere.
+    if weights is None:
+        shares, n_chosen = [None] * len(starts), order.max() + 1
+    else:
+        shares, n_chosen = _array(weights, dtype), weights.shape[-1]
+        shares = shares.reshape(-1, len(gates), n_chosen)
+    # The loops trust their arguments, and would read and write elsewhere.
     fits = gates.shape[2:] == (4,) and 2 ** gates.shape[1] == length and sources.max() < length
-    if not fits or changes.shape != sources.shape or shares.shape[-1] != len(sources):
+    enough = n_chosen <= len(sources) if weights is None else n_chosen == len(sources)
+    if not fits or changes.shape != sources.shape or not enough:
         raise CircuitError(
             f"these layers do not fit together: a start of {length} amplitudes, quaternions of "
             f"shape {tuple(quaternions.shape)}, permutations of shape {sources.shape} and up to "
-            f"{sources.max()}, signs of shape {changes.shape}, {shares.shape[-1]} weights a layer"
+            f"{sources.max()}, signs of shape {changes.shape}, {n_chosen} weights a layer"
         )
-    starts = _array(start, dtype).reshape(-1, length)
-    return starts, gates, sources, changes, shares.reshape(-1, len(gates), len(sources))
+    orders = order.reshape(-1, len(gates)).tolist()
+    return starts, (gates, sources, changes), orders, shares
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> Any:

@@ -163,12 +163,12 @@ def test_memory_is_counted(megabytes, build, fits, monkeypatch):
 
 @pytest.fixture
 def kept(monkeypatch):
-    """The shape of what each forward pass keeps: circuits, states, planes, amplitudes."""
+    """The shape of what each forward pass keeps: states, planes, amplitudes."""
     shapes, forward = [], compiled.forward
 
-    def spy(circuits, mixed, kept, scales):
+    def spy(layers, order, weights, kept, scales):
         shapes.append(kept.shape)
-        return forward(circuits, mixed, kept, scales)
+        return forward(layers, order, weights, kept, scales)
 
     monkeypatch.setattr(compiled, "forward", spy)
     return shapes
@@ -182,11 +182,11 @@ def test_what_is_kept_for_the_gradient(kept):
     )
     for circuit in (fixed, real, relaxed):
         circuit()
-    assert kept == [(1, 1, 2, 32), (1, 1, 1, 32), (1, 10, 2, 32)]
+    assert kept == [(1, 2, 32), (1, 1, 32), (10, 2, 32)]
     kept.clear()
     with torch.no_grad():
         relaxed()
-    assert kept == [(1, 1, 2, 32)]
+    assert kept == [(1, 2, 32)]
 
 
 def test_memory_that_no_one_tells_is_not_counted(monkeypatch):
