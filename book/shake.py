@@ -153,6 +153,7 @@ def execute(into: Path, chapter: Path, run: int) -> None:
         NotebookClient(
             notebook,
             timeout=900,
+            startup_timeout=300,  # the start-up file imports torch
             interrupt_on_timeout=True,
             allow_errors=True,
             kernel_name="python3",
