@@ -62,7 +62,7 @@ ifndef LOCKED
 	@command -v "$(PYTHON)" >/dev/null || { echo 'No $(PYTHON) here. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python'; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "This needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1). Name another: make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip' 2>/dev/null || { echo 'This Python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
-	@"$(PYTHON)" book/alone.py _build/setup.lock $(MAKE) --no-print-directory LOCKED=1 $@
+	@"$(PYTHON)" book/alone.py _build/setup.lock $(MAKE) -s LOCKED=1 $@
 else
 # What was finished once is brought up to date in its place; that takes no network if no pin has changed.
 .venv/.installed: requirements.txt pyproject.toml
@@ -121,7 +121,7 @@ chapters: setup ## Run the chapters as tests
 
 browser: book ## Test the built book in a real browser
 	$(call heading,browser)
-	$(PY) -m pytest -q -rs tests/browser
+	$(PY) -m pytest -n 2 -q -rs tests/browser
 
 notebooks: setup ## Run the chapters and store their outputs (ONLY=file for one, JOBS=2 at a time)
 	$(call heading,notebooks)

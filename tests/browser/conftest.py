@@ -56,7 +56,7 @@ def driver(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    driver.set_script_timeout(60)
+    driver.set_script_timeout(600)  # a busy machine is no fault of a page
     yield driver
     driver.quit()
 

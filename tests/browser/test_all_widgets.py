@@ -114,6 +114,6 @@ def test_says_the_result_when_the_hand_rests(browser, open_widgets, widgets):
     view.find_element(By.CSS_SELECTOR, "[type=range]:not(.qw-scrub input), :checked").send_keys(
         Keys.ARROW_RIGHT
     )
-    WebDriverWait(browser, 5).until(lambda b: live.get_property("textContent"))
+    WebDriverWait(browser, 120).until(lambda b: live.get_property("textContent"))
     lead = view.find_elements(By.CSS_SELECTOR, ".qw-say > span")[-1].get_property("textContent")
     assert lead in live.get_property("textContent")

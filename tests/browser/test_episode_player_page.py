@@ -38,7 +38,7 @@ def at(view):
 
 
 def wait(view, condition):
-    WebDriverWait(view.parent, 10, poll_frequency=0.02).until(lambda _: condition())
+    WebDriverWait(view.parent, 120, poll_frequency=0.02).until(lambda _: condition())
 
 
 def live(view):

@@ -51,7 +51,7 @@ def page_of(widgets, theme="light"):
 
 def wait_for(browser, count=1, selector=".qw"):
     """Wait until that many widgets are there, and give their elements."""
-    WebDriverWait(browser, 20).until(
+    WebDriverWait(browser, 120).until(
         lambda b: len(b.find_elements(By.CSS_SELECTOR, selector)) == count
     )
     return browser.find_elements(By.CSS_SELECTOR, selector)
