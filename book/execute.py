@@ -96,6 +96,7 @@ def execute(path: Path, store: bool = True) -> None:
         NotebookClient(
             notebook,
             timeout=900,
+            startup_timeout=300,
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,

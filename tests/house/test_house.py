@@ -197,6 +197,26 @@ def test_every_benchmark_has_its_table():
     assert "not installed" not in tables
 
 
+# --- The commands
+
+
+def commands(text):
+    """The table of commands in a text."""
+    return re.findall(r"^\| `make .+\|$", text, re.M)
+
+
+def test_one_table_of_commands():
+    readme, page = (
+        commands((ROOT / name).read_text("utf-8")) for name in ("README.md", "book/how-to-read.md")
+    )
+    assert readme == page
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z]+):.*## ", makefile, re.M)
+    named = [re.match(r"\| `make (\w+)`", line)[1] for line in readme]
+    assert len(named) == 6
+    assert set(named) <= set(targets)
+
+
 # --- Small files
 
 
