@@ -15,6 +15,7 @@ import numpy as np
 from pandas import DataFrame, Series
 from scipy import stats
 
+from qtdqas_lite import Candidate, paper_space
 from qtdqas_lite.experiments import stored_results
 from qtdqas_lite.tasks.classification import mlp
 from qtdqas_lite.tasks.configurations import build
@@ -262,6 +263,47 @@ def classification_section(rows: DataFrame) -> str:
     return f"{len(searched)} seeds.\n\n{found}"
 
 
+# --- Designs: what the joint searches of the twelve pointed at
+
+
+def number(found: str) -> int:
+    """Give the number, among the paper's twelve, of a circuit that was found."""
+    circuit = Candidate.from_json(found)
+    return 1 + list(paper_space(circuit.n_qubits, circuit.n_layers)).index(circuit)
+
+
+def against_lot(dead: int, searches: int) -> tuple[str, str]:
+    """Compare a count of dead circuits with a lot's, half, by the exact 95 % interval."""
+    low, high = stats.binomtest(dead, searches).proportion_ci(0.95)
+    said = f"{dead} [{low:.0%}, {high:.0%}]"
+    if low <= 0.5 <= high:
+        return said, "cannot be told from a lot"
+    return said, "better than a lot" if high < 0.5 else "worse than a lot"
+
+
+def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
+    """Count, by task, what became of the mixture's likeliest circuit.
+
+    Each task has its rows, the column of the mixture's score, and the rest of the name of the
+    columns of its likeliest circuit; of errors, lower is better.
+    """
+    found = []
+    for name, (rows, score, rest) in tasks.items():
+        rows = rows[(rows["kind"] == "ensemble") & (rows["method"] == "joint")]
+        sign = -1 if rest == "mse" else 1
+        mixture, trained, anew = (
+            sign * rows[column] for column in (score, f"discrete_{rest}", f"retrained_{rest}")
+        )
+        counted, judged = against_lot(
+            sum(number(text) in UNIFORM + ONE_STATE for text in rows["found"]), len(rows)
+        )
+        found.append(
+            (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), counted, judged)
+        )
+    head = ["", "searches", "worse than the mixture", "better when trained anew", "dead", "verdict"]
+    return table(head, found)
+
+
 # --- Reinforcement learning
 
 ROOMS = {"MiniGrid-Empty-5x5-v0": "The 5x5 room", "MiniGrid-Empty-6x6-v0": "The 6x6 room"}
@@ -363,6 +405,13 @@ def page() -> str:
     )
     parts = {
         "sizes": counts(classification, forecasting),
+        "designs": designs(
+            {
+                "images": (classification, "test_accuracy", "accuracy"),
+                "series": (forecasting, "test_mse", "mse"),
+                "agents": (reinforcement, "mean_return", "return"),
+            }
+        ),
         "images": classification_section(classification),
         "series": "\n".join(series_section(forecasting, name) for name in PAPER_MSE).strip(),
         "agents": "\n".join(room_section(reinforcement, room) for room in ROOMS).strip(),

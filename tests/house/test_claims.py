@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas
 import pytest
 
+from qtdqas_lite import paper_space
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("book_claims", ROOT / "book" / "claims.py")
 claims = importlib.util.module_from_spec(SPEC)
@@ -122,3 +124,33 @@ def test_curves_are_summarised_over_the_parts_in_which_episodes_ended():
     curves = pandas.Series(["[null, 0.0, 0.5, 1.0, null, 0.0]"], index=[1])
     assert claims.while_training(curves).tolist() == pytest.approx([1.5 / 4])
     assert claims.unsteadiness(curves).tolist() == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize(
+    ("dead", "searches", "said"),
+    [
+        (0, 15, "better than a lot"),
+        (15, 15, "worse than a lot"),
+        (6, 10, "cannot be told from a lot"),
+        (0, 4, "cannot be told from a lot"),  # a lot has none in one case of sixteen
+    ],
+)
+def test_a_few_searches_cannot_be_told_from_a_lot(dead, searches, said):
+    assert claims.against_lot(dead, searches)[1] == said
+
+
+def test_designs_are_counted_by_task():
+    twelve = [candidate.to_json() for candidate in paper_space(4, 2)]
+    assert [claims.number(text) for text in twelve] == list(range(1, 13))
+    rows = pandas.DataFrame(
+        {
+            "kind": ["ensemble", "ensemble", "relaxed"],
+            "method": "joint",
+            "test_mse": [1.0, 1.0, 1.0],
+            "discrete_mse": [3.0, 0.5, 9.0],
+            "retrained_mse": [2.0, 0.6, 1.0],
+            "found": [twelve[0], twelve[4], twelve[11]],
+        }
+    )
+    found = claims.designs({"series": (rows, "test_mse", "mse")}).splitlines()[-1]
+    assert found == "| series | 2 | 1 | 1 | 1 [1%, 99%] | cannot be told from a lot |"
