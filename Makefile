@@ -82,10 +82,12 @@ endif
 	@$(PY) -m pip install -q -c requirements.txt -r requirements-lab.txt || $(OFFLINE)
 	@touch $@
 
-# Without this, every kernel warns that its socket on this machine is not encrypted.
-$(KERNEL): | writable
+# Without the first line, every kernel warns that its socket on this machine is not encrypted. With the
+# second, kernels that run at the same time do not wait for each other's history.
+$(KERNEL): Makefile | writable
 	@mkdir -p $(@D)
 	@echo "c.IPKernelApp.log_level = 'ERROR'" > $@
+	@echo "c.HistoryManager.hist_file = ':memory:'" >> $@
 
 # Matplotlib says on stderr when it looks for fonts, and a chapter has to be silent.
 $(FONTS): .venv/.installed
