@@ -166,7 +166,7 @@ def counts(classification: DataFrame, forecasting: DataFrame) -> str:
         ((weights, trained),) = set(zip(found["weights"], found["trainables"], strict=True))
         rows.append((network, paper, (weights, trained)))
     for name, n_outputs, paper in (("policy", 7, (6_023, 157)), ("value", 1, (5_825, 157))):
-        budget = build("ensemble", mlp(147, 32, 32, n_outputs), 10).budget()  # type: ignore[operator]
+        budget = build("ensemble", mlp(147, 32, 32, n_outputs), 10).count()  # type: ignore[operator]
         rows.append((f"{name} 147-32-32-{n_outputs}", paper, (budget.target, budget.total)))
     return table(
         ["network", "paper: weights, trained", "here", "verdict"],

@@ -3,9 +3,8 @@
 The small core of the book *Circuits That Write Networks*.
 """
 
-from .budget import Budget
 from .circuits import Candidate, FixedCircuit
-from .diagnosis import Diagnosis, diagnose, variance_decomposition
+from .diagnosis import Diagnosis, diagnose
 from .encoding import amplitude_encode, basis_bits, n_qubits_for
 from .ensemble import CircuitEnsemble
 from .errors import (
@@ -19,16 +18,17 @@ from .errors import (
     TargetError,
 )
 from .generator import GeneratedNetwork
-from .mapping import AffineMapping, MLPMapping, log_channel
-from .record import Run, Step
+from .ledger import ParameterCount
+from .mapping import AffineMapping, MLPMapping, log_feature
+from .relaxation import anneal
 from .relaxed_circuit import RelaxedCircuit
 from .search_space import SearchSpace, paper_space
-from .strategies import Selection, select
-from .training import fit, search
+from .selection import Selection, select
+from .statistics import variance_decomposition
+from .training import Run, Step, fit, search
 
 __all__ = [
     "AffineMapping",
-    "Budget",
     "Candidate",
     "CheckpointError",
     "CircuitEnsemble",
@@ -40,6 +40,7 @@ __all__ = [
     "FixedCircuit",
     "GeneratedNetwork",
     "MLPMapping",
+    "ParameterCount",
     "QuantumTrainError",
     "RelaxedCircuit",
     "Run",
@@ -49,10 +50,11 @@ __all__ = [
     "Step",
     "TargetError",
     "amplitude_encode",
+    "anneal",
     "basis_bits",
     "diagnose",
     "fit",
-    "log_channel",
+    "log_feature",
     "n_qubits_for",
     "paper_space",
     "search",

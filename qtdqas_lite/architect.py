@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .bilevel import hypergradient
-from .errors import SearchError
+from .errors import SearchError, check_finite, check_positive
 from .relaxation import Relaxation
 
 Data = tuple[Tensor, Tensor]
@@ -46,7 +45,7 @@ class Architect:
         check_positive(architecture_learning_rate=learning_rate)
         self.method, self.options, self.learning_rate = method, options, learning_rate
         self.alpha = tuple(net.get_parameter(name) for name in self.names)
-        self.descent = optimizer(list(self.alpha), lr=learning_rate)
+        self.optimizer = optimizer(list(self.alpha), lr=learning_rate)
         self.baseline: float | None = None
 
     def step(
@@ -79,7 +78,7 @@ class Architect:
             )
         for alpha, slope in zip(self.alpha, gradient, strict=True):
             alpha.grad = slope
-        self.descent.step()
+        self.optimizer.step()
 
     def _score_function(self, net: nn.Module, loss: Any, data: Data, step: int) -> Any:
         value = loss(net(data[0]), data[1]).item()
@@ -88,19 +87,3 @@ class Architect:
         self.baseline = 0.9 * before + 0.1 * value
         surrogate = (value - before) * self.circuit.log_probability
         return torch.autograd.grad(surrogate, self.alpha, materialize_grads=True)
-
-
-def check_positive(**values: Any) -> None:
-    """Raise :class:`SearchError` unless each value is a finite number above 0."""
-    for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise SearchError(f"{name} must be a finite number above 0, got {value!r}")
-
-
-def check_finite(value: float, what: str, step: int) -> None:
-    """Raise :class:`SearchError` unless the value is finite."""
-    if not math.isfinite(value):
-        raise SearchError(
-            f"the {what} is {value} in step {step}; the network is as it was before: lower the "
-            f"learning rate, clip gradients to a smaller norm, or look for NaN in the data"
-        )

@@ -7,122 +7,142 @@ import os
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit
-from .ensemble import CircuitEnsemble
+from .circuits import CIRCUITS, Candidate
 from .errors import CheckpointError
-from .generator import GeneratedNetwork
-from .mapping import CHANNELS, AffineChunkMapping, AffineMapping, MLPMapping
-from .relaxed_circuit import RelaxedCircuit
+from .mapping import FEATURES, AffineChunkMapping, AffineMapping, MLPMapping
 from .target import tensors_to_write
 
-SCHEMA = 1
+SCHEMA = 2
 _KEY = "qtdqas_lite"
-# The circuits that a checkpoint may name. Each has angles ``theta`` of shape
-# (..., n_layers, n_qubits), and a configuration() with the arguments that build it again, as plain
-# JSON values. A reader's own is passed to load() instead.
-CIRCUITS: dict[str, type[nn.Module]] = {
-    circuit.__name__: circuit for circuit in (FixedCircuit, RelaxedCircuit, CircuitEnsemble)
-}
 # What the header of a saved network has to hold besides.
-_NETWORK: dict[str, type] = {"circuit": dict, "mapping": dict, "channel": str, "shapes": dict}
-_NETWORK |= {"trained": list, "training": bool, "sample": list}
+_NETWORK: dict[str, type] = {"circuit": dict, "mapping": dict, "feature": str, "shapes": dict}
+_NETWORK |= {"weights_per_state": int, "trained": list, "training": bool, "sample": list}
 # What goes wrong when a network is built from a header and tensors that do not belong together.
 _MISFITS = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
 
 
-def save(net: GeneratedNetwork, path: str | PathLike[str]) -> None:
-    """Write a network to a file; see :meth:`GeneratedNetwork.save`."""
-    circuit: dict[str, Any] = {"kind": "custom"}
-    if type(net.circuit) in CIRCUITS.values():
-        circuit = {"kind": type(net.circuit).__name__, **net.circuit.configuration()}  # type: ignore[operator]
-    mappings = {AffineMapping: "affine", AffineChunkMapping: "affine", MLPMapping: "mlp"}
-    header = {
-        "circuit": circuit,
-        "mapping": {"kind": mappings.get(type(net.mapping), "custom")},
-        "channel": net.channel if isinstance(net.channel, str) else "custom",
-        "weights_per_state": net.weights_per_state,
-        "shapes": {name: list(shape) for name, shape in net.shapes.items()},
-        "trained": [name for name, p in net.named_parameters() if p.requires_grad],
-        "training": net.training,
-        "sample": _sample(net),
-    }
-    write_file(path, "network", header, net.state_dict())
+class Checkpointed(nn.Module):
+    """What lets a :class:`~qtdqas_lite.GeneratedNetwork` be written to a file and read back."""
 
+    circuit: nn.Module
+    mapping: nn.Module
+    feature: Any
+    shapes: dict[str, torch.Size]
+    weights_per_state: int
+    bits: Tensor
+    scale: Tensor
 
-def load(
-    path: str | PathLike[str],
-    target: nn.Module,
-    *,
-    circuit: nn.Module | None = None,
-    mapping: nn.Module | None = None,
-    channel: Callable[[Tensor], Tensor] | None = None,
-) -> GeneratedNetwork:
-    """Read a network from a file; see :meth:`GeneratedNetwork.load`."""
-    header, tensors = read_file(path, "network", _NETWORK)
-    shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
-    saved_shapes = header["shapes"]
-    if list(shapes.items()) != list(saved_shapes.items()):
-        differing = [
-            name
-            for name in sorted({*shapes, *saved_shapes})
-            if shapes.get(name) != saved_shapes.get(name)
-        ] or ["the order of the parameters"]
-        raise CheckpointError(
-            f"{path} was saved for another target; different here: {', '.join(differing[:5])}"
-        )
-    try:
-        if circuit is None:
-            circuit = _circuit(header["circuit"], tensors, path)
-        if mapping is None:
-            mapping = _mapping(header["mapping"], tensors, int(circuit.n_qubits), path)  # type: ignore[arg-type]
-        if channel is None and header["channel"] not in CHANNELS:
-            raise CheckpointError(f"{path} holds a channel of your own: pass channel=...")
-        net = GeneratedNetwork(
-            target,
-            circuit,
-            mapping,
-            channel=channel or header["channel"],
-            weights_per_state=header.get("weights_per_state", 1),
-        )
-        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-            if name in tensors and tensors[name].is_floating_point():
-                tensor.data = tensor.data.to(tensors[name].dtype)
-        net.bits = net.bits.to(net.scale.dtype)
-        net.load_state_dict(tensors)
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(name in header["trained"])
-        net.train(header["training"])
-        # What the file says that it writes tells a wrong circuit, mapping or channel, or a flipped
-        # bit, from the right one. Numbers that are not finite are refused here as well.
-        same = _agree(_sample(net), header["sample"])
-    except CheckpointError:
-        raise
-    except _MISFITS as error:
-        raise CheckpointError(
-            f"{path} does not fit its own description, or the circuit or mapping that was passed: "
-            f"{error}"
-        ) from error
-    if not same:
-        raise CheckpointError(
-            f"{path} would give other weights than those saved: a circuit, mapping or channel "
-            f"that was passed is another one, or the file is damaged"
-        )
-    return net
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save everything but the target's code to one safetensors file; see :meth:`load`."""
+        circuit: dict[str, Any] = {"kind": "custom"}
+        if type(self.circuit) in CIRCUITS.values():
+            circuit = {"kind": type(self.circuit).__name__, **self.circuit.configuration()}  # type: ignore[operator]
+        mappings = {AffineMapping: "affine", AffineChunkMapping: "affine", MLPMapping: "mlp"}
+        header = {
+            "circuit": circuit,
+            "mapping": {"kind": mappings.get(type(self.mapping), "custom")},
+            "feature": self.feature if isinstance(self.feature, str) else "custom",
+            "weights_per_state": self.weights_per_state,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "trained": [name for name, p in self.named_parameters() if p.requires_grad],
+            "training": self.training,
+            "sample": self._sample(),
+        }
+        write_file(path, "network", header, self.state_dict())
 
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        target: nn.Module,
+        *,
+        circuit: nn.Module | None = None,
+        mapping: nn.Module | None = None,
+        feature: Callable[[Tensor], Tensor] | None = None,
+    ) -> Self:
+        """Load a network that :meth:`save` wrote. Nothing in the file is executed.
 
-def _sample(net: GeneratedNetwork) -> list[float]:
-    """Give the mean size of every tensor that the network writes; nothing if that is random."""
-    devices = [net.bits.device] if net.bits.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices):  # saving must not change what follows
-        one, two = ([w.double().abs().mean().item() for w in net._write().values()] for _ in "12")
-    return one if one == two else []
+        Args:
+            path: The file.
+            target: A module of the same class and shapes as the saved one; its values are not used.
+            circuit: Needed only if the saved circuit was not one of this package's.
+            mapping: Needed only if the saved mapping was a module of your own.
+            feature: Needed only if the saved feature was a function of your own.
+
+        Returns:
+            A network that writes the same weights, in the same mode (train or eval).
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, is not a checkpoint of this package or of
+                this schema, belongs to another target, or with the parts that were passed would
+                not write the weights that were saved.
+            TargetError: if the target could not be wrapped either.
+        """
+        header, tensors = read_file(path, "network", _NETWORK)
+        shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
+        saved_shapes = header["shapes"]
+        if list(shapes.items()) != list(saved_shapes.items()):
+            differing = [
+                name
+                for name in sorted({*shapes, *saved_shapes})
+                if shapes.get(name) != saved_shapes.get(name)
+            ] or ["the order of the parameters"]
+            raise CheckpointError(
+                f"{path} was saved for another target; different here: {', '.join(differing[:5])}"
+            )
+        try:
+            if circuit is None:
+                circuit = _circuit(header["circuit"], tensors, path)
+            if mapping is None:
+                mapping = _mapping(header["mapping"], tensors, int(circuit.n_qubits), path)  # type: ignore[arg-type]
+            if feature is None and header["feature"] not in FEATURES:
+                raise CheckpointError(f"{path} holds a feature of your own: pass feature=...")
+            options: dict[str, Any] = {"feature": feature or header["feature"]}
+            options["weights_per_state"] = header["weights_per_state"]
+            net = cls(target, circuit, mapping, **options)
+            for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+                if name in tensors and tensors[name].is_floating_point():
+                    tensor.data = tensor.data.to(tensors[name].dtype)
+            net.bits = net.bits.to(net.scale.dtype)
+            net.load_state_dict(tensors)
+            for name, parameter in net.named_parameters():
+                parameter.requires_grad_(name in header["trained"])
+            net.train(header["training"])
+            # What the file says that it writes tells a wrong circuit, mapping or feature, or a
+            # flipped bit, from the right one. Numbers that are not finite are refused as well.
+            same = _agree(net._sample(), header["sample"])
+        except CheckpointError:
+            raise
+        except _MISFITS as error:
+            raise CheckpointError(
+                f"{path} does not fit its own description, or the circuit or mapping that was "
+                f"passed: {error}"
+            ) from error
+        if not same:
+            raise CheckpointError(
+                f"{path} would give other weights than those saved: a circuit, mapping or feature "
+                f"that was passed is another one, or the file is damaged"
+            )
+        return net
+
+    def _write(self) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _sample(self) -> list[float]:
+        """Give the mean size of every tensor that is written; nothing if that is random."""
+        devices = [self.bits.device] if self.bits.is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices):  # saving changes nothing that follows
+            sizes = ([w.double().abs().mean().item() for w in self._write().values()] for _ in "12")
+            one, two = sizes
+        return one if one == two else []
 
 
 def _agree(sample: list[float], saved: list[float]) -> bool:
@@ -241,9 +261,8 @@ def read_file(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
             f"version of qtdqas-lite that wrote it"
         )
-    found = header.get("kind", "network")  # the first files held nothing else, and did not say so
-    if found != kind:
-        raise CheckpointError(f"{path} holds a {found}, and a {kind} is needed here")
+    if header.get("kind") != kind:
+        raise CheckpointError(f"{path} holds a {header.get('kind')}, and a {kind} is needed here")
     if any(type(header.get(key)) is not wanted for key, wanted in (types or {}).items()):
         raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
     return header, tensors

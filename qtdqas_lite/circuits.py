@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .encoding import check_n_qubits
-from .errors import CircuitError
-from .gates import entangler_gates, entangler_pool, is_real, rotation_quaternions
-from .iqp import iqp_masks, iqp_probabilities
-from .statevector import Layers, check_memory, probabilities
+from .errors import CircuitError, EncodingError, check_whole
+from .simulator import Layers, entangler_gates, probabilities, rotation_quaternions
+from .simulator.gates import entangler_pool, is_real
+from .simulator.iqp import iqp_masks, iqp_probabilities
+from .simulator.statevector import check_memory
+
+_Circuit = TypeVar("_Circuit", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,19 @@ def _short(rotations: tuple[str, ...]) -> str:
     return rotations[0] if len(set(rotations)) == 1 else " ".join(rotations)
 
 
+#: The circuits that a checkpoint may name. Each has angles ``theta`` of shape (..., n_layers,
+#: n_qubits), and a ``configuration()``: the arguments that build it again, as plain JSON values. A
+#: reader's own is passed to :meth:`.Checkpointed.load` instead.
+CIRCUITS: dict[str, type[nn.Module]] = {}
+
+
+def saved_by_name(circuit: type[_Circuit]) -> type[_Circuit]:
+    """Let checkpoints name a class of circuits."""
+    CIRCUITS[circuit.__name__] = circuit
+    return circuit
+
+
+@saved_by_name
 class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
@@ -127,10 +141,10 @@ class FixedCircuit(nn.Module):
             n_qubits: The number of qubits n, at least 1.
             n_layers: The number of layers, at least 1.
             hadamard: Whether a Hadamard acts on every qubit before the first layer.
-            entangler: A name in :data:`~qtdqas_lite.gates.ENTANGLERS`, such as ``"chain"`` =
+            entangler: A name in :data:`.ENTANGLERS`, such as ``"chain"`` =
                 CNOT(i, i+1) for i = 0, ..., n-2 or ``"ring"``, which adds CNOT(n-1, 0); or one
                 name for each layer.
-            rotation: A name in :data:`~qtdqas_lite.gates.ROTATIONS`, such as ``"rx"``, ``"ry"``
+            rotation: A name in :data:`.ROTATIONS`, such as ``"rx"``, ``"ry"``
                 or ``"rz"``; or one for each layer; or for each layer, one for each qubit.
             generator: Where the initial angles are drawn from; torch's global one by default.
 
@@ -141,8 +155,8 @@ class FixedCircuit(nn.Module):
                 this machine's memory.
         """
         super().__init__()
-        self.n_qubits = check_n_qubits(n_qubits)
-        self.n_layers = check_n_layers(n_layers)
+        self.n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
+        self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
         entanglers = _repeated(entangler, self.n_layers, "entangler")
         rotations = tuple(
             _repeated(layer, self.n_qubits, "rotation")
@@ -224,17 +238,6 @@ class FixedCircuit(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.configuration().items())
 
 
-def check_n_layers(n_layers: int) -> int:
-    """Return ``n_layers`` as an int; raise :class:`CircuitError` unless it is whole and >= 1."""
-    try:
-        n_layers = operator.index(n_layers)
-    except TypeError:
-        raise CircuitError(f"n_layers must be a whole number, got {n_layers!r}") from None
-    if n_layers < 1:
-        raise CircuitError(f"n_layers must be at least 1, got {n_layers}")
-    return n_layers
-
-
 def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
     """Repeat one name, or check that there are as many as there have to be."""
     if isinstance(value, str):
@@ -256,9 +259,9 @@ def _collapsed(names: Sequence[Any]) -> Any:
 def _check(candidate: Candidate) -> bool:
     """Refuse a candidate that no circuit can be built from; tell whether its gates are all real."""
     sizes = {len(layer) for layer in candidate.rotations}
-    if sizes != {check_n_qubits(candidate.n_qubits)}:
+    if sizes != {check_whole(EncodingError, 1, n_qubits=candidate.n_qubits)}:
         raise CircuitError(f"each layer needs {candidate.n_qubits} rotations, one for each qubit")
-    if len(candidate.rotations) != check_n_layers(candidate.n_layers):
+    if len(candidate.rotations) != check_whole(CircuitError, 1, n_layers=candidate.n_layers):
         raise CircuitError("there must be as many layers of rotations as of entanglers")
     if not isinstance(candidate.hadamard, bool):
         raise CircuitError(f"hadamard must be True or False, got {candidate.hadamard!r}")

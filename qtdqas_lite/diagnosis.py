@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .circuits import Candidate
-from .criterion import angle_jacobian, angle_score
-from .errors import SearchError, needs
-from .statevector import check_memory, evolve
+from .errors import CircuitError
+from .score import angle_jacobian, angle_score
+from .simulator import evolve
+from .simulator.statevector import check_memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Report:
         duplicate_of: The number of an earlier candidate with the same probabilities at the same
             angles, or None.
         rank: How many independent directions the angles move the probabilities in.
-        score: The mean of :func:`~qtdqas_lite.criterion.angle_score`.
+        score: The mean of :func:`~qtdqas_lite.score.angle_score`.
         dead: The angles that move nothing.
         redundant: The live angles that move nothing which those before them do not move as well.
     """
@@ -118,9 +120,15 @@ def diagnose(candidates: Iterable[Candidate], seed: int = 0) -> Diagnosis:
         One report a candidate, in their order.
 
     Raises:
-        CircuitError: if the derivatives would not fit into this machine's memory.
+        CircuitError: if there are more than 1,000, or the derivatives would not fit into this
+            machine's memory.
     """
-    candidates = list(candidates)
+    candidates = list(itertools.islice(candidates, 1001))
+    if len(candidates) > 1000:
+        raise CircuitError(
+            "more than 1,000 circuits are too many to diagnose: take a sample of the space, such "
+            "as space.sample(100, generator)"
+        )
     reports = []
     for position, (first, live) in enumerate(same_probabilities(candidates, seed)):
         candidate = candidates[position]
@@ -183,65 +191,3 @@ def _reason(candidate: Candidate, squares: Tensor) -> str:
         stays = "every outcome stays equally likely" if uniform else "one outcome stays certain"
         return f"RZ changes phases alone, and entanglers only move them: {stays}"
     return "its angles cancel out of every probability"
-
-
-@dataclass(frozen=True)
-class VarianceDecomposition:
-    """How much of a spread of results is due to architectures, and how much to seeds.
-
-    Attributes:
-        mean: The mean of all results.
-        best: The best mean of an architecture; with few seeds, in part luck.
-        architecture_deviation: The standard deviation that architectures cause.
-        seed_deviation: The standard deviation over the seeds of one architecture.
-        share: The share of the variance that is due to architectures, from 0 to 1 (the intraclass
-            correlation coefficient of one-way random effects).
-        interval: The 95 % interval of that share, from the F distribution: exact if the scatter of
-            architectures and that of seeds are normal (Searle, Casella and McCulloch, Variance
-            Components, 1992). An end below 0 is given as 0.
-    """
-
-    mean: float
-    best: float
-    architecture_deviation: float
-    seed_deviation: float
-    share: float
-    interval: tuple[float, float]
-
-
-def variance_decomposition(results: Tensor) -> VarianceDecomposition:
-    """Tell, before any search, whether architectures differ by more than their seeds do.
-
-    Args:
-        results: One result (an accuracy, say: higher is better) for each architecture and seed,
-            shape (n_architectures, n_seeds), at least 2 of each, finite.
-
-    Raises:
-        SearchError: if the results are not as described.
-        DependencyError: if SciPy is not installed.
-    """
-    with needs("an interval", "scipy"):
-        from scipy.stats import f as f_distribution
-    results = torch.as_tensor(results, dtype=torch.float64)
-    if results.dim() != 2 or min(results.shape) < 2 or not results.isfinite().all():
-        raise SearchError(
-            f"results must be finite, with at least 2 architectures and 2 seeds, got shape "
-            f"{tuple(results.shape)}"
-        )
-    count, seeds = results.shape
-    within = results.var(1).mean().item()
-    of_means = results.mean(1).var().item()
-    between = max(0.0, of_means - within / seeds)
-    # The ratio of mean squares, and what it would be at both ends of its interval.
-    ratio = seeds * of_means / max(within, 1e-300)
-    freedom = count - 1, count * (seeds - 1)
-    ends = [ratio / f_distribution.ppf(part, *freedom) for part in (0.975, 0.025)]
-    low, high = (max(0.0, float((end - 1) / (end - 1 + seeds))) for end in ends)
-    return VarianceDecomposition(
-        mean=results.mean().item(),
-        best=results.mean(1).max().item(),
-        architecture_deviation=between**0.5,
-        seed_deviation=within**0.5,
-        share=between / max(between + within, 1e-300),
-        interval=(low, high),
-    )

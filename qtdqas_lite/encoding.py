@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from torch import Tensor
 
-from .errors import EncodingError
-
-
-def check_n_qubits(n_qubits: int) -> int:
-    """Return ``n_qubits`` as an int; raise :class:`EncodingError` unless it is whole and >= 1."""
-    try:
-        n_qubits = operator.index(n_qubits)
-    except TypeError:
-        raise EncodingError(
-            f"n_qubits must be a whole number, got {n_qubits!r}; pass an int such as 3"
-        ) from None
-    if n_qubits < 1:
-        raise EncodingError(f"n_qubits must be at least 1, got {n_qubits}")
-    return n_qubits
+from .errors import EncodingError, check_whole
 
 
 def n_qubits_for(count: int) -> int:
@@ -38,14 +23,7 @@ def n_qubits_for(count: int) -> int:
     Raises:
         EncodingError: if ``count`` is not a whole number, or is less than 1.
     """
-    try:
-        count = operator.index(count)
-    except TypeError:
-        raise EncodingError(
-            f"count must be a whole number, got {count!r}; count the numbers that are to be held"
-        ) from None
-    if count < 1:
-        raise EncodingError(f"count must be at least 1, got {count}; nothing needs no qubits")
+    count = check_whole(EncodingError, 1, count=count)
     return max(1, (count - 1).bit_length())
 
 
@@ -62,7 +40,7 @@ def basis_bits(n_qubits: int) -> Tensor:
     Raises:
         EncodingError: if ``n_qubits`` is not a whole number of at least 1.
     """
-    n_qubits = check_n_qubits(n_qubits)
+    n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
     index = torch.arange(2**n_qubits)
     bits = torch.empty(2**n_qubits, n_qubits)
     for wire in range(n_qubits):  # column by column, to keep the peak of memory low

@@ -1,7 +1,15 @@
-"""The errors that this package raises: each says what was given, what is allowed and what to do."""
+"""The errors that this package raises, and the checks that several modules share.
 
+An error says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class QuantumTrainError(Exception):
@@ -50,3 +58,36 @@ def needs(what: str, *packages: str) -> Iterator[None]:
             f"{what} needs {' and '.join(packages)}, and cannot import all of it ({error}): "
             f"pip install {' '.join(packages)}"
         ) from error
+
+
+def check_whole(error: type[QuantumTrainError], least: int, **values: Any) -> int:
+    """Check that each value is a whole number of at least ``least``; return the last one as an int.
+
+    Raises:
+        QuantumTrainError: of the type ``error``, which names the argument.
+    """
+    number = least
+    for name, value in values.items():
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise error(f"{name} must be a whole number, got {value!r}; pass an int") from None
+        if isinstance(value, bool) or number < least:
+            raise error(f"{name} must be at least {least}, got {value!r}")
+    return number
+
+
+def check_positive(**values: Any) -> None:
+    """Raise :class:`SearchError` unless each value is a finite number above 0."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise SearchError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def check_finite(value: float, what: str, step: int) -> None:
+    """Raise :class:`SearchError` unless the value is finite."""
+    if not math.isfinite(value):
+        raise SearchError(
+            f"the {what} is {value} in step {step}; the parameters are as they were before that "
+            f"step: lower the learning rate, or look for NaN in the data"
+        )

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from os import PathLike
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .budget import Budget, count_budget
 from .cache import Cache, plain_attributes
+from .checkpoint import Checkpointed
 from .encoding import basis_bits, n_qubits_for
-from .errors import TargetError
-from .mapping import Channel, channel_function, check_n_outputs, make_mapping
-from .statevector import transforms_active
+from .errors import TargetError, check_whole
+from .ledger import ParameterCount, count_parameters
+from .mapping import Feature, feature_function, make_mapping
+from .simulator.statevector import transforms_active
 from .target import (
     copy_target,
-    empty,
-    filled,
     initial_spread,
     padding_rows,
-    places,
+    parameter_paths,
+    strip_weights,
     tensors_to_write,
+    with_weights,
 )
 
 
-class GeneratedNetwork(nn.Module):
+class GeneratedNetwork(Checkpointed):
     """An ordinary network whose weights are written by a circuit and a mapping.
 
-    Weight number i is ``mapping(bits(i), channel(p_i))``, with p_i the probability of basis state
+    Weight number i is ``mapping(bits(i), feature(p_i))``, with p_i the probability of basis state
     i (Quantum-Train, arXiv 2405.11304). Only the circuit and the mapping are trained. The
     result is an ``nn.Module`` like any other: call it, train it with any optimiser, then
     :meth:`export` the plain network.
@@ -46,10 +46,10 @@ class GeneratedNetwork(nn.Module):
     padding row of an embedding, through which no gradient flows, is zero.
 
     Attributes:
-        target: The target's form, without weights. It cannot be called itself: call the network,
-            or :meth:`export` the target.
+        target: The target's skeleton, without weights. It cannot be called itself: call the
+            network, or :meth:`export` the target.
         circuit: The circuit; ``circuit()`` gives the probabilities.
-        mapping: The mapping; ``mapping(bits, channel)`` gives the numbers of each basis state.
+        mapping: The mapping; ``mapping(bits, feature)`` gives the numbers of each basis state.
         weights_per_state: How many weights one basis state yields, c.
         scale: Deviation of each generated tensor, shape (number of tensors,).
         centre: Centre of each generated tensor, shape (number of tensors,).
@@ -67,7 +67,7 @@ class GeneratedNetwork(nn.Module):
         circuit: nn.Module,
         mapping: Literal["affine", "mlp"] | nn.Module = "affine",
         *,
-        channel: Channel | Callable[[Tensor], Tensor] = "log",
+        feature: Feature | Callable[[Tensor], Tensor] = "log",
         weights_per_state: int = 1,
         gain: float = 2.0,
         generator: torch.Generator | None = None,
@@ -79,11 +79,11 @@ class GeneratedNetwork(nn.Module):
                 Frozen parameters and buffers keep their values, and tied parameters stay tied.
             circuit: A module with an attribute ``n_qubits``, whose ``forward()`` gives
                 probabilities of shape (2**n_qubits,), such as :class:`~qtdqas_lite.FixedCircuit`.
-            mapping: ``"affine"``, ``"mlp"``, or a module that maps the bits and the channel of
+            mapping: ``"affine"``, ``"mlp"``, or a module that maps the bits and the feature of
                 ``rows`` = ceil(M / c) basis states, shapes (rows, n_qubits) and (rows,), to
                 numbers of shape (rows,) if c = 1, else (rows, c).
-            channel: How probabilities (2**n,) become the mapping's input (2**n,): ``"log"``
-                (:func:`log_channel`), ``"scaled"`` (2**n p - 1), ``"raw"`` (p) or a function.
+            feature: How probabilities (2**n,) become the mapping's input (2**n,): ``"log"``
+                (:func:`log_feature`), ``"scaled"`` (2**n p - 1), ``"raw"`` (p) or a function.
             weights_per_state: How many weights one basis state yields, c, at least 1.
             gain: How far weights spread, in units of the target's own initial deviation. For a
                 linear layer, sqrt(6) = 2.45 would be He's initialisation.
@@ -94,14 +94,14 @@ class GeneratedNetwork(nn.Module):
         Raises:
             TargetError: if the target has no trainable parameters or cannot be copied, the circuit
                 has too few qubits or does not give 2**n_qubits real numbers, or the mapping or
-                channel is unknown or does not give M varying, finite numbers.
+                feature is unknown or does not give M varying, finite numbers.
         """
         super().__init__()
         self.target = copy_target(target)
         tensors = tensors_to_write(self.target)
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
-        self.weights_per_state = check_n_outputs(weights_per_state)
+        self.weights_per_state = check_whole(TargetError, 1, weights_per_state=weights_per_state)
         n_states = -(-self.n_weights // weights_per_state)
         n_qubits = getattr(circuit, "n_qubits", None)
         if not isinstance(circuit, nn.Module) or not isinstance(n_qubits, int) or n_qubits < 1:
@@ -117,7 +117,7 @@ class GeneratedNetwork(nn.Module):
                 f"weights_per_state={-(-self.n_weights // 2**n_qubits)}"
             )
         self.circuit = circuit
-        self.channel = channel
+        self.feature = feature
         self.mapping = make_mapping(mapping, n_qubits, weights_per_state, generator)
         centre, scale = initial_spread(tensors, gain)
         self.register_buffer("centre", centre)
@@ -125,9 +125,9 @@ class GeneratedNetwork(nn.Module):
         self.register_buffer("raw_mean", torch.zeros(()))
         self.register_buffer("raw_deviation", torch.ones(()))
         self.register_buffer("bits", basis_bits(n_qubits)[:n_states].clone(), persistent=False)
-        self._places = places(self.target, tensors)
+        self._paths = parameter_paths(self.target, tensors)
         self._padding = padding_rows(self.target, tensors)
-        empty(self.target, tensors)
+        strip_weights(self.target, tensors)
         self._cache = Cache()
         for tensor in [*circuit.parameters(), *circuit.buffers()][:1]:
             self.to(tensor.device)
@@ -139,20 +139,20 @@ class GeneratedNetwork(nn.Module):
             if raw.numel() > 1 and raw.max() - raw.min() <= 1e-4 * raw.abs().max():
                 raise TargetError(
                     "the mapping gives the same number for every weight; make it depend on the "
-                    "bits or on the channel"
+                    "bits or on the feature"
                 )
             self.raw_mean.copy_(raw.mean())
             if raw.numel() > 1:
                 self.raw_deviation.copy_(raw.std(correction=0))
 
     def _raw(self) -> Tensor:
-        """Run circuit, channel and mapping: shape (M,)."""
+        """Run circuit, feature and mapping: shape (M,)."""
         n_states, n_qubits = self.bits.shape
         probabilities = _checked("circuit", self.circuit(), (2**n_qubits,))
-        channel = channel_function(self.channel)(probabilities)
-        channel = _checked("channel", channel, (2**n_qubits,))
+        feature = feature_function(self.feature)(probabilities)
+        feature = _checked("feature", feature, (2**n_qubits,))
         try:
-            raw = self.mapping(self.bits, channel[:n_states])
+            raw = self.mapping(self.bits, feature[:n_states])
         except RuntimeError as error:
             raise TargetError(f"the mapping failed on {n_qubits} bits: {error}") from error
         chunk = () if self.weights_per_state == 1 else (self.weights_per_state,)
@@ -163,7 +163,7 @@ class GeneratedNetwork(nn.Module):
 
         With gradients off, the weights are written anew only after something has changed: a
         parameter or buffer of the circuit or the mapping, a number or name among their attributes
-        (such as train and eval mode, or a temperature), these modules themselves, or the channel.
+        (such as train and eval mode, or a temperature), these modules themselves, or the feature.
         What a circuit or mapping draws from torch's global generator is drawn every time.
 
         Returns:
@@ -177,7 +177,7 @@ class GeneratedNetwork(nn.Module):
             return self._write()
         state = [v.detach() for k, v in self.state_dict().items() if not k.startswith("target.")]
         parts = [plain_attributes(part) for part in (self.circuit, self.mapping)]
-        key = (self.circuit, self.mapping, self.channel, parts, torch.is_inference_mode_enabled())
+        key = (self.circuit, self.mapping, self.feature, parts, torch.is_inference_mode_enabled())
         return self._cache.get(key, state, self._write)
 
     def _write(self) -> dict[str, Tensor]:
@@ -198,19 +198,19 @@ class GeneratedNetwork(nn.Module):
             raise TargetError(
                 "the generated weights are not finite; look for NaN in the circuit's angles and "
                 "the mapping, and if training put it there, lower the learning rate or clip the "
-                "gradient's norm; negative probabilities (raw weights) need channel='scaled'"
+                "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
             )
         return weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the target with its generated weights: same arguments, same result."""
         weights = self.weights()
-        placed = {place: weights[name] for place, name in self._places.items()}
-        return functional_call(self.target, placed, args, kwargs, tie_weights=False)
+        everywhere = {path: weights[name] for path, name in self._paths.items()}
+        return functional_call(self.target, everywhere, args, kwargs, tie_weights=False)
 
-    def budget(self) -> Budget:
+    def count(self) -> ParameterCount:
         """Count what is trained (every parameter that requires a gradient) and what is written."""
-        return count_budget(self, self.circuit, self.n_weights)
+        return count_parameters(self, self.circuit, self.n_weights)
 
     def discretize(self) -> GeneratedNetwork:
         """Return this network with its circuit's choices made: a copy that shares nothing with it.
@@ -241,46 +241,7 @@ class GeneratedNetwork(nn.Module):
             device, with ordinary trainable parameters: the same weights, bit for bit.
         """
         with torch.no_grad():
-            return filled(self.target, self.weights())
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save everything but the target's code to one safetensors file; see :meth:`load`."""
-        from .checkpoint import save
-
-        save(self, path)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | PathLike[str],
-        target: nn.Module,
-        *,
-        circuit: nn.Module | None = None,
-        mapping: nn.Module | None = None,
-        channel: Callable[[Tensor], Tensor] | None = None,
-    ) -> GeneratedNetwork:
-        """Load a network that :meth:`save` wrote. Nothing in the file is executed.
-
-        Args:
-            path: The file.
-            target: A module of the same class and shapes as the saved one; its values are not used.
-            circuit: Needed only if the saved circuit was not one of this package's.
-            mapping: Needed only if the saved mapping was a module of your own.
-            channel: Needed only if the saved channel was a function of your own.
-
-        Returns:
-            A network that writes the same weights, in the same mode (train or eval).
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, is not a checkpoint of this package or of
-                this schema, belongs to another target, or with the parts that were passed would
-                not write the weights that were saved.
-            TargetError: if the target could not be wrapped either.
-        """
-        from .checkpoint import load
-
-        return load(path, target, circuit=circuit, mapping=mapping, channel=channel)
+            return with_weights(self.target, self.weights())
 
 
 def _checked(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .encoding import check_n_qubits
-from .errors import TargetError
+from .errors import TargetError, check_whole
 
-Channel = Literal["log", "scaled", "raw"]
+Feature = Literal["log", "scaled", "raw"]
 
 
-def log_channel(probabilities: Tensor) -> Tensor:
+def log_feature(probabilities: Tensor) -> Tensor:
     """Turn probabilities into numbers of order one: log(2**n p + 0.01).
 
     The factor 2**n makes the mean of 2**n p 1, whatever the number of qubits; the logarithm brings
@@ -30,40 +30,33 @@ def log_channel(probabilities: Tensor) -> Tensor:
     return torch.log(len(probabilities) * probabilities + 0.01)
 
 
-CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "log": log_channel,
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": log_feature,
     "scaled": lambda probabilities: len(probabilities) * probabilities - 1,
     "raw": lambda probabilities: probabilities,
 }
 
 
-def check_n_outputs(n_outputs: int) -> int:
-    """Return ``n_outputs``; raise :class:`TargetError` unless it is a whole number >= 1."""
-    if not isinstance(n_outputs, int) or n_outputs < 1:
-        raise TargetError(
-            f"weights_per_state, the mapping's n_outputs, must be a whole number of at least 1, "
-            f"got {n_outputs!r}"
-        )
-    return n_outputs
+def feature_function(feature: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the function of a feature's name, or the function itself."""
+    if callable(feature):
+        return feature
+    if feature not in list(FEATURES):
+        raise TargetError(f"feature must be one of {list(FEATURES)}, got {feature!r}")
+    return FEATURES[feature]
 
 
-def channel_function(channel: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the function of a channel's name, or the function itself."""
-    if callable(channel):
-        return channel
-    if channel not in list(CHANNELS):
-        raise TargetError(f"channel must be one of {list(CHANNELS)}, got {channel!r}")
-    return CHANNELS[channel]
+_checked = partial(check_whole, TargetError, 1)
 
 
 class AffineMapping(nn.Module):
-    """One affine map from the bits and the channel of a basis state to a number.
+    """One affine map from the bits and the feature of a basis state to a number.
 
     Its n + 2 trained numbers fit the parameter counts of arXiv 2505.09653.
 
     Attributes:
         bit_coefficients: Shape (n_qubits,), drawn from N(0, 0.1**2 / n_qubits).
-        channel_coefficient: Shape (), starts at 1.
+        feature_coefficient: Shape (), starts at 1.
         bias: Shape (), starts at 0.
     """
 
@@ -71,12 +64,12 @@ class AffineMapping(nn.Module):
         super().__init__()
         draw = torch.randn(n_qubits, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
-        self.channel_coefficient = nn.Parameter(torch.ones(()))
+        self.feature_coefficient = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (M, n_qubits) and channel (M,) to numbers (M,)."""
-        return bits @ self.bit_coefficients + self.channel_coefficient * channel + self.bias
+    def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
+        """Map bits (M, n_qubits) and feature (M,) to numbers (M,)."""
+        return bits @ self.bit_coefficients + self.feature_coefficient * feature + self.bias
 
 
 class AffineChunkMapping(nn.Module):
@@ -89,7 +82,7 @@ class AffineChunkMapping(nn.Module):
 
     Attributes:
         bit_coefficients: Shape (n_qubits, n_outputs), drawn from N(0, 0.1**2 / n_qubits).
-        channel_coefficients: Shape (n_outputs,), start at 1.
+        feature_coefficients: Shape (n_outputs,), start at 1.
         bias: Shape (n_outputs,), starts at 0.
     """
 
@@ -97,20 +90,20 @@ class AffineChunkMapping(nn.Module):
         self, n_qubits: int, n_outputs: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        shape = check_n_qubits(n_qubits), check_n_outputs(n_outputs)
+        shape = _checked(n_qubits=n_qubits), _checked(n_outputs=n_outputs)
         draw = torch.randn(shape, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
-        self.channel_coefficients = nn.Parameter(torch.ones(n_outputs))
+        self.feature_coefficients = nn.Parameter(torch.ones(n_outputs))
         self.bias = nn.Parameter(torch.zeros(n_outputs))
 
-    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (rows, n_qubits) and channel (rows,) to numbers (rows, n_outputs)."""
-        by_channel = channel[:, None] * self.channel_coefficients
-        return bits @ self.bit_coefficients + by_channel + self.bias
+    def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
+        """Map bits (rows, n_qubits) and feature (rows,) to numbers (rows, n_outputs)."""
+        by_feature = feature[:, None] * self.feature_coefficients
+        return bits @ self.bit_coefficients + by_feature + self.bias
 
 
 class MLPMapping(nn.Module):
-    """A small network with one hidden tanh layer, from bits and channel to one or more numbers.
+    """A small network with one hidden tanh layer, from bits and feature to one or more numbers.
 
     It has (n_qubits + 2 + n_outputs) * hidden + n_outputs trained numbers. Unlike a stack of linear
     layers without activations, it is more than an affine map. Each hidden unit is centred over the
@@ -126,24 +119,23 @@ class MLPMapping(nn.Module):
         n_outputs: int = 1,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise TargetError(f"the mapping needs at least 1 hidden unit, got {hidden}")
+        hidden = _checked(hidden=hidden)
         # skip_init: the layers' own initialisers would draw from the global generator.
-        n_inputs = check_n_qubits(n_qubits) + 1
+        n_inputs = _checked(n_qubits=n_qubits) + 1
         self.hidden_layer = nn.utils.skip_init(nn.Linear, n_inputs, hidden)  # type: ignore[no-untyped-call]
-        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, check_n_outputs(n_outputs))  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, _checked(n_outputs=n_outputs))  # type: ignore[no-untyped-call]
         nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
         nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
         nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
         nn.init.zeros_(self.output_layer.bias)
 
-    def forward(self, bits: Tensor, channel: Tensor) -> Tensor:
-        """Map bits (rows, n_qubits) and channel (rows,) to numbers.
+    def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
+        """Map bits (rows, n_qubits) and feature (rows,) to numbers.
 
         Returns:
             Shape (rows,) with one output, (rows, n_outputs) with more.
         """
-        features = torch.cat([bits, channel[:, None]], dim=1)
+        features = torch.cat([bits, feature[:, None]], dim=1)
         units = torch.tanh(self.hidden_layer(features))
         numbers: Tensor = self.output_layer(units - units.mean(0))
         return numbers[:, 0] if numbers.shape[1] == 1 else numbers

@@ -22,10 +22,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .circuits import Candidate, FixedCircuit, check_n_layers
-from .errors import CircuitError
-from .gates import CNOT, entangler_gates, rotation_gates
+from .circuits import Candidate, FixedCircuit
+from .errors import CircuitError, check_whole
 from .relaxed_circuit import RelaxedCircuit
+from .simulator import CNOT, entangler_gates, rotation_gates
 
 _INK = dict.fromkeys(("lines.color", "patch.edgecolor", "text.color"), "#202020")
 _THIN = dict.fromkeys(("lines.linewidth", "patch.linewidth"), 1.0)
@@ -196,7 +196,10 @@ def draw_architecture(circuit: Any, *, max_layers: int = 2) -> tuple[Figure, Axe
     candidate = circuit.architecture() if hasattr(circuit, "architecture") else circuit
     if not isinstance(candidate, Candidate):
         raise CircuitError(f"{type(circuit).__name__} has no architecture to draw")
-    n, drawn = candidate.n_qubits, min(check_n_layers(max_layers), candidate.n_layers)
+    n, drawn = (
+        candidate.n_qubits,
+        min(check_whole(CircuitError, 1, max_layers=max_layers), candidate.n_layers),
+    )
     tape = qml.tape.make_qscript(_apply)(candidate, torch.ones(candidate.n_layers, n), drawn)
     options = {"wire_order": range(n), "show_all_wires": True, "fontsize": 30, "style": "rcParams"}
     # This loads pyplot's backend, without which notebooks do not know how to show figures.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .errors import CircuitError
-from .statevector import transforms_active
+from .errors import CircuitError, SearchError, check_positive
+from .simulator.statevector import transforms_active
 
 Sampling = Literal["softmax", "gumbel", "straight-through", "score-function"]
 
@@ -113,6 +114,30 @@ class Relaxation(nn.Module):
             nats = -(logs.exp() * logs).sum(-1)
             parts.append((nats / math.log(max(2, alpha.shape[-1]))).flatten())
         return torch.cat(parts).mean() if parts else torch.zeros(())
+
+
+def anneal(first: float, last: float) -> Callable[[Any], None]:
+    """Give an ``on_step`` that lowers the temperature by the same factor in each step.
+
+    Args:
+        first: The temperature at the start: build the circuit with it.
+        last: The temperature after the last step.
+
+    Raises:
+        SearchError: if one of them is not a finite number above 0, or (in a run) the network has
+            no relaxed circuit.
+    """
+    check_positive(first=first, last=last)
+
+    def cool(step: Any) -> None:
+        relaxed = [m for m in step.net.modules() if isinstance(m, Relaxation)]
+        if not relaxed:
+            raise SearchError("there is no relaxed circuit whose temperature could change")
+        for circuit in relaxed:
+            done = step.step / step.steps
+            circuit.temperature = first ** (1 - done) * last**done
+
+    return cool
 
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:

@@ -9,27 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit
+from .circuits import Candidate, FixedCircuit, saved_by_name
 from .errors import CircuitError
-from .gates import (
-    entangler_gates,
-    entangler_pool,
-    gate_permutation,
-    is_real,
-    rotation_quaternions,
-)
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
-from .statevector import (
-    Layers,
-    apply_gate,
-    check_memory,
-    probabilities,
-    squares,
-    transforms_active,
-)
+from .simulator import Layers, apply_gate, entangler_gates, probabilities, rotation_quaternions
+from .simulator.gates import entangler_pool, gate_permutation, is_real
+from .simulator.statevector import check_memory, squares, transforms_active
 
 
+@saved_by_name
 class RelaxedCircuit(Relaxation):
     """One circuit in which every choice of gates is relaxed: its cost does not grow with the space.
 

@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 import torch
 
-from .circuits import Candidate, check_n_layers
-from .diagnosis import Diagnosis, diagnose
-from .encoding import check_n_qubits
-from .errors import CircuitError
-from .gates import entangler_gates, is_real
+from .circuits import Candidate
+from .errors import CircuitError, EncodingError, check_whole
+from .simulator.gates import entangler_gates, is_real
 
 Sharing = Literal["global", "layer", "qubit"]
 
@@ -28,8 +26,8 @@ class SearchSpace:
         n_layers: The number of layers, at least 1.
         hadamards: The starts to choose from: with Hadamards (True), without (False).
         entanglers: The entanglers to choose from, names in
-            :data:`~qtdqas_lite.gates.ENTANGLERS`.
-        rotations: The rotations to choose from, names in :data:`~qtdqas_lite.gates.ROTATIONS`.
+            :data:`.ENTANGLERS`.
+        rotations: The rotations to choose from, names in :data:`.ROTATIONS`.
         sharing: Who shares a choice: with ``"global"`` one entangler and one rotation serve the
             whole circuit; with ``"layer"`` each layer chooses both; with ``"qubit"`` each layer
             chooses its entangler, and each qubit in it its rotation.
@@ -50,8 +48,8 @@ class SearchSpace:
             CircuitError: if ``n_layers`` is not one either, a pool is empty, repeats itself or
                 names an unknown gate, or ``sharing`` is unknown.
         """
-        object.__setattr__(self, "n_qubits", check_n_qubits(self.n_qubits))
-        object.__setattr__(self, "n_layers", check_n_layers(self.n_layers))
+        object.__setattr__(self, "n_qubits", check_whole(EncodingError, 1, n_qubits=self.n_qubits))
+        object.__setattr__(self, "n_layers", check_whole(CircuitError, 1, n_layers=self.n_layers))
         for field in ("hadamards", "entanglers", "rotations"):
             pool = getattr(self, field)
             if isinstance(pool, str) or not isinstance(pool, Sequence) or not pool:
@@ -144,19 +142,6 @@ class SearchSpace:
             entanglers = draw(self.entanglers, entangler_slots)
             found[self.candidate(hadamard, entanglers, rotations)] = None
         return list(found)
-
-    def diagnose(self, seed: int = 0) -> Diagnosis:
-        """Diagnose every architecture; see :func:`diagnose`.
-
-        Raises:
-            CircuitError: if there are more than 1,000: diagnose a ``sample`` of them.
-        """
-        if self.n_architectures > 1000:
-            raise CircuitError(
-                f"the space has {self.n_architectures:,} architectures; diagnose a sample of them: "
-                f"diagnose(space.sample(100))"
-            )
-        return diagnose(self, seed=seed)
 
 
 def paper_space(n_qubits: int, n_layers: int) -> SearchSpace:

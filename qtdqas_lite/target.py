@@ -1,6 +1,6 @@
-"""Any module as a target: the weights that are to be written, and the form that is left.
+"""Any module as a target: the weights that are to be written, and the skeleton that is left.
 
-A form is a copy of the target without its weights. They are written anew on every call, and the
+A skeleton is a copy of the target without its weights. They are written anew on every call, and the
 target's own values would only be counted, moved and saved for nothing.
 """
 
@@ -82,7 +82,7 @@ def initial_spread(tensors: dict[str, nn.Parameter], gain: float) -> tuple[Tenso
     return torch.tensor(centres), torch.tensor(scales)
 
 
-def places(target: nn.Module, tensors: dict[str, nn.Parameter]) -> dict[str, str]:
+def parameter_paths(target: nn.Module, tensors: dict[str, nn.Parameter]) -> dict[str, str]:
     """Give the name of the tensor that is written to every place where one stands.
 
     Tied parameters stand in several places, and one module may be reached by several paths.
@@ -111,17 +111,17 @@ def padding_rows(target: nn.Module, tensors: dict[str, nn.Parameter]) -> dict[st
     }
 
 
-def empty(target: nn.Module, tensors: dict[str, nn.Parameter]) -> None:
-    """Make a form of a target: take these tensors' values out, and guard it against calls."""
+def strip_weights(target: nn.Module, tensors: dict[str, nn.Parameter]) -> None:
+    """Make a skeleton of a target: take these tensors' values out, and guard it against calls."""
     for parameter in tensors.values():
         parameter.data = parameter.new_empty(0)
         parameter.requires_grad_(False)
     target.register_forward_pre_hook(partial(_refuse, next(iter(tensors))))
 
 
-def filled(form: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """Copy a form and write weights into it, as ordinary trainable parameters."""
-    plain = copy.deepcopy(form)
+def with_weights(skeleton: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """Copy a skeleton and write weights into it, as ordinary trainable parameters."""
+    plain = copy.deepcopy(skeleton)
     for key, hook in list(plain._forward_pre_hooks.items()):
         if isinstance(hook, partial) and hook.func is _refuse:
             del plain._forward_pre_hooks[key]
@@ -132,10 +132,10 @@ def filled(form: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     return plain
 
 
-def _refuse(name: str, form: nn.Module, _args: object) -> None:
+def _refuse(name: str, skeleton: nn.Module, _args: object) -> None:
     # Without weights, an LSTM would not fail but crash the interpreter.
-    if attrgetter(name)(form).numel() == 0:
+    if attrgetter(name)(skeleton).numel() == 0:
         raise TargetError(
-            "this is only the target's form, without weights; call the GeneratedNetwork, or its "
-            "export()"
+            "this is only the target's skeleton, without weights; call the GeneratedNetwork, or "
+            "its export()"
         )

@@ -16,7 +16,7 @@ from ..architect import Data, Method
 from ..circuits import Candidate
 from ..errors import TargetError
 from ..generator import GeneratedNetwork
-from ..record import Run
+from ..training import Run
 from .configurations import Kind, build, train
 from .images import Images
 

@@ -9,18 +9,17 @@ import torch
 from torch import nn
 
 from ..architect import Data, Method
-from ..budget import Budget
 from ..circuits import Candidate, FixedCircuit
 from ..encoding import n_qubits_for
 from ..ensemble import CircuitEnsemble
 from ..errors import SearchError
 from ..generator import GeneratedNetwork
+from ..ledger import ParameterCount
 from ..mapping import MLPMapping
-from ..record import Run
 from ..relaxed_circuit import RelaxedCircuit
 from ..search_space import paper_space
 from ..target import tensors_to_write
-from ..training import fit, search
+from ..training import Run, fit, search
 
 Kind = Literal["fixed", "frozen", "ensemble", "relaxed", "plain"]
 
@@ -113,7 +112,6 @@ def train(
     searched = isinstance(circuit, CircuitEnsemble | RelaxedCircuit)
     options = {
         "generator": torch.Generator().manual_seed(seed),
-        "progress": False,
         **options,
     }
     started = time.perf_counter()
@@ -123,8 +121,8 @@ def train(
         run = fit(net, training, validation, **options)
     seconds = time.perf_counter() - started
     size = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    plain = Budget(angles=0, architecture=0, mapping=0, total=size, target=size, ratio=1.0)
-    budget = net.budget() if isinstance(net, GeneratedNetwork) else plain
+    plain = ParameterCount(angles=0, architecture=0, mapping=0, total=size, target=size, ratio=1.0)
+    budget = net.count() if isinstance(net, GeneratedNetwork) else plain
     return run, {
         "method": method if searched else "fit",
         "seed": seed,

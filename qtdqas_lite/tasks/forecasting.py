@@ -13,7 +13,7 @@ from ..architect import Method
 from ..circuits import Candidate
 from ..errors import DataError, SearchError, TargetError
 from ..generator import GeneratedNetwork
-from ..record import Run
+from ..training import Run
 from .configurations import Kind, build, train
 from .lstm import LSTMForecaster
 from .series import (

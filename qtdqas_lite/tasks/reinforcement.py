@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..architect import check_positive
 from ..circuits import Candidate
-from ..errors import SearchError, TargetError
+from ..errors import SearchError, TargetError, check_positive
 from ..generator import GeneratedNetwork
 from ..relaxation import Relaxation
 from .configurations import Kind, build
@@ -239,7 +238,7 @@ def train_agent(
     measure = partial(evaluate, environment=environment, episodes=episodes, seed=1000 * seed + 500)
     best, drawn = measure(policy), measure(policy, deterministic=False)
     generated = [net for net in (policy, value) if isinstance(net, GeneratedNetwork)]
-    budgets = [net.budget() for net in generated]
+    budgets = [net.count() for net in generated]
     size = sum(p.numel() for p in model.policy.parameters() if p.requires_grad)
     row = {
         "environment": environment,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import traitlets
 
-from ..gates import rotation_quaternions
 from ..relaxed_circuit import RelaxedCircuit
+from ..simulator import rotation_quaternions
 from .parts import BookWidget, Numbers, front_end
 
 GATES = ("rx", "ry", "rz")

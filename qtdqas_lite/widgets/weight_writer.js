@@ -5,26 +5,26 @@ const FLOOR = 0.01;
 
 /** From the traits of a WeightWriter to everything that it shows. Pure; plain arrays in and out. */
 export function write(config) {
-  const { n_qubits, bit_coefficients, channel_coefficient, bias, raw_mean, raw_deviation, centre, scale, images } = config;
+  const { n_qubits, bit_coefficients, feature_coefficient, bias, raw_mean, raw_deviation, centre, scale, images } = config;
   const last = images[0].length; // the bias is the last weight
   const p = Array.from(probabilities(config));
   const scaled = p.map((value) => value * 2 ** n_qubits);
-  const channel = scaled.map((value) => Math.log(value + FLOOR));
+  const feature = scaled.map((value) => Math.log(value + FLOOR));
   const bitSums = [];
   const weights = [];
   for (let i = 0; i <= last; i++) {
     const bits = signedBits(i, n_qubits);
     bitSums.push(bits.reduce((sum, bit, wire) => sum + bit * bit_coefficients[wire], 0));
-    const raw = bitSums[i] + channel_coefficient * channel[i] + bias;
+    const raw = bitSums[i] + feature_coefficient * feature[i] + bias;
     const tensor = i < last ? 0 : 1;
     weights.push(centre[tensor] + (scale[tensor] * (raw - raw_mean)) / raw_deviation);
   }
   const logits = images.map((image) => image.reduce((sum, value, i) => sum + value * weights[i], weights[last]));
   const predictions = logits.map((logit) => 1 / (1 + Math.exp(-logit)));
-  return { probabilities: p, scaled, channel, bitSums, weights, logits, predictions };
+  return { probabilities: p, scaled, feature, bitSums, weights, logits, predictions };
 }
 
-const COEFFICIENTS = ["bit_coefficients", "channel_coefficient", "bias"];
+const COEFFICIENTS = ["bit_coefficients", "feature_coefficient", "bias"];
 const NUMBERS = ["theta", ...COEFFICIENTS, "raw_mean", "raw_deviation", "centre", "scale"];
 const ARCHITECTURE = ["hadamard", "entangler", "rotation"];
 const FIXED = ["n_qubits", "n_layers", "images", "labels", "class_names"];
@@ -107,7 +107,7 @@ function build(model, el) {
     });
     return { root: part.root, show: () => part.set(wire === undefined ? get(trait) : get(trait)[wire]) };
   };
-  const general = [coefficient("Channel coefficient a", "a", "channel_coefficient"), coefficient("Constant d", "d", "bias")];
+  const general = [coefficient("Feature coefficient a", "a", "feature_coefficient"), coefficient("Constant d", "d", "bias")];
   const bits = theta[0].map((_, q) => coefficient(`Bit coefficient β${q}, of q${q}`, `β${q}`, "bit_coefficients", q));
   const formula = h("div", { class: "qw-formula" });
 
@@ -152,8 +152,8 @@ function build(model, el) {
 
   function showFormula(i) {
     const tensor = i < pixels ? 0 : 1;
-    const c = now.channel[i]; // the symbols of chapter 03
-    const [a, d, mean, deviation] = ["channel_coefficient", "bias", "raw_mean", "raw_deviation"].map(get);
+    const c = now.feature[i]; // the symbols of chapter 03
+    const [a, d, mean, deviation] = ["feature_coefficient", "bias", "raw_mean", "raw_deviation"].map(get);
     const z = (now.bitSums[i] + a * c + d - mean) / deviation;
     const [centre, spread] = [get("centre")[tensor], get("scale")[tensor]];
     const term = (value) => (value < 0 ? `(${format(value)})` : format(value));

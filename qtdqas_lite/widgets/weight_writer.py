@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..circuits import FixedCircuit
 from ..errors import CircuitError, TargetError
 from ..generator import GeneratedNetwork
-from ..mapping import AffineMapping, log_channel
+from ..mapping import AffineMapping, log_feature
 from .parts import BookWidget, Numbers, as_tensor, front_end
 
 MAX_QUBITS = 8
@@ -25,7 +25,7 @@ class WeightWriter(BookWidget):
 
     Drag an angle or a coefficient: the outcomes' probabilities, the weights of ``nn.Linear(k, 1)``
     and the prediction on an image change at once, with or without a kernel. The weights are
-    those of :class:`~qtdqas_lite.GeneratedNetwork` with the affine mapping and the log channel.
+    those of :class:`~qtdqas_lite.GeneratedNetwork` with the affine mapping and the log feature.
 
     Every attribute is a trait: assign to it, ``observe`` it, ``link`` it. Assign a new list instead
     of changing one in place, which no observer could notice. A value of the wrong shape, or one
@@ -34,7 +34,7 @@ class WeightWriter(BookWidget):
     Attributes:
         theta: The angles in radians, n_layers lists of n_qubits numbers.
         bit_coefficients: The mapping's coefficient of every bit, n_qubits numbers; wire 0 first.
-        channel_coefficient: The mapping's coefficient of the channel log(2**n p + 0.01).
+        feature_coefficient: The mapping's coefficient of the feature log(2**n p + 0.01).
         bias: The mapping's constant.
         hadamard: Whether a Hadamard acts on every qubit before the first layer.
         entangler: ``"chain"`` or ``"ring"``.
@@ -53,11 +53,11 @@ class WeightWriter(BookWidget):
     """
 
     _esm, _css = front_end("weight_writer")
-    _dragged = ("theta", "bit_coefficients", "channel_coefficient", "bias")
+    _dragged = ("theta", "bit_coefficients", "feature_coefficient", "bias")
 
     theta = Numbers("n_layers", "n_qubits").tag(sync=True)
     bit_coefficients = Numbers("n_qubits").tag(sync=True)
-    channel_coefficient = Numbers().tag(sync=True)
+    feature_coefficient = Numbers().tag(sync=True)
     bias = Numbers().tag(sync=True)
     hadamard = traitlets.Bool().tag(sync=True)
     entangler = traitlets.Enum(["chain", "ring"]).tag(sync=True)
@@ -161,7 +161,7 @@ class WeightWriter(BookWidget):
 
         Args:
             net: A network with a :class:`~qtdqas_lite.FixedCircuit` of at most 8 qubits and 4
-                layers, the affine mapping, the log channel, and the target ``nn.Linear(k, 1)``
+                layers, the affine mapping, the log feature, and the target ``nn.Linear(k, 1)``
                 with a bias, where k is the square of the images' side.
             images: Square images with grey values from 0 to 1, shape (count, side, side) or
                 (count, side**2).
@@ -183,8 +183,8 @@ class WeightWriter(BookWidget):
             raise TargetError(
                 f"the weight writer shows the mapping 'affine', got {type(net.mapping).__name__}"
             )
-        if net.channel != "log" and net.channel is not log_channel:
-            raise TargetError(f"the weight writer shows the channel 'log', got {net.channel!r}")
+        if net.feature != "log" and net.feature is not log_feature:
+            raise TargetError(f"the weight writer shows the feature 'log', got {net.feature!r}")
         circuit = net.circuit.configuration()
         if circuit["entangler"] not in ("chain", "ring") or circuit["rotation"] not in (
             "rx",
@@ -241,7 +241,7 @@ class WeightWriter(BookWidget):
     @traitlets.observe(
         "theta",
         "bit_coefficients",
-        "channel_coefficient",
+        "feature_coefficient",
         "bias",
         "raw_mean",
         "raw_deviation",
@@ -264,7 +264,7 @@ def _tensors(net: GeneratedNetwork) -> dict[str, Tensor]:
     return {
         "theta": circuit.theta,
         "bit_coefficients": mapping.bit_coefficients,
-        "channel_coefficient": mapping.channel_coefficient,
+        "feature_coefficient": mapping.feature_coefficient,
         "bias": mapping.bias,
         "raw_mean": net.raw_mean,
         "raw_deviation": net.raw_deviation,

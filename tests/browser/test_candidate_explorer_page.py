@@ -175,7 +175,7 @@ def test_every_choice(open_widgets, group):
 def test_the_papers_twelve(open_widgets):
     """Dead circuits stand still when new angles are drawn, live ones move."""
     (view,) = open_widgets(CandidateExplorer(n_qubits=4))
-    for report in paper_space(4, 2).diagnose().reports:
+    for report in diagnose(paper_space(4, 2)).reports:
         choose(view, "In the paper", str(report.number))
         before = shown(view)
         click(view, "New random angles")

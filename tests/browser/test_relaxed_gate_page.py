@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from widget_pages import call, click, follow, slider, sticks_out, text
 
 from qtdqas_lite import RelaxedCircuit
-from qtdqas_lite.gates import rotation_gates
+from qtdqas_lite.simulator.gates import rotation_gates
 from qtdqas_lite.widgets import RelaxedGate
 
 GATES = ("rx", "ry", "rz")

@@ -53,7 +53,7 @@ def random_case(n_qubits, n_layers, side, architecture, seed):
     numbers = {
         "theta": net.circuit.theta,
         "bit_coefficients": net.mapping.bit_coefficients,
-        "channel_coefficient": net.mapping.channel_coefficient,
+        "feature_coefficient": net.mapping.feature_coefficient,
         "bias": net.mapping.bias,
         "raw_mean": net.raw_mean,
         "raw_deviation": net.raw_deviation,
@@ -184,11 +184,11 @@ def test_coefficients(open_widgets):
     slider(view, "Constant d").send_keys(Keys.ARROW_RIGHT * 20)
     click(view, "The 7 bit coefficients")
     slider(view, "Bit coefficient β2, of q2").send_keys(Keys.ARROW_LEFT * 20)
-    slider(view, "Channel coefficient a").send_keys(Keys.HOME)
+    slider(view, "Feature coefficient a").send_keys(Keys.HOME)
     after = shown(view)
     assert after["bars"] == before["bars"]  # the circuit is as it was
     assert after["weights"] != before["weights"]
-    assert "Channel coefficient a: 65 of 65 weights moved" in after["said"]
+    assert "Feature coefficient a: 65 of 65 weights moved" in after["said"]
 
 
 def test_images_outcomes_and_random_angles(open_widgets):

@@ -1,5 +1,6 @@
 """What has to agree across the repository's files."""
 
+import ast
 import importlib.util
 import pkgutil
 import re
@@ -17,7 +18,8 @@ from packaging.utils import canonicalize_name
 
 import qtdqas_lite
 import qtdqas_lite.widgets
-from qtdqas_lite import FixedCircuit, GeneratedNetwork, gates, tasks
+from qtdqas_lite import FixedCircuit, GeneratedNetwork, tasks
+from qtdqas_lite.simulator import gates
 
 ROOT = Path(__file__).resolve().parents[2]
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
@@ -220,7 +222,58 @@ def test_one_table_of_commands():
 # --- Small files
 
 
+def room(path, core=CORE):
+    """A file of the package, or the folder that it lies in: what the outside imports as one."""
+    return path.relative_to(core).with_suffix("").parts[0]
+
+
+def imports(core=CORE):
+    """Which rooms each room imports, from the relative imports in its files."""
+    found = {}
+    for path in core.rglob("*.py"):
+        if path == core / "__init__.py":
+            continue  # it only hands names on
+        here = found.setdefault(room(path, core), set())
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                base = path.parents[node.level - 1]
+                paths = [base.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+                here |= {room(one, core) for one in paths if core in one.parents}
+        here.discard(room(path, core))
+    return found
+
+
+def floors(arrows):
+    """On which floor each room stands: above all that it imports. A circle has none."""
+    found = {}
+    while len(found) < len(arrows):
+        ready = {r for r in arrows if r not in found and arrows[r] <= found.keys()}
+        if not ready:
+            raise AssertionError(f"these import each other: {sorted(set(arrows) - set(found))}")
+        found |= {r: 1 + max((found[below] for below in arrows[r]), default=0) for r in ready}
+    return found
+
+
+def test_imports_point_one_way_and_eight_floors_are_enough():
+    arrows = imports()
+    assert arrows["generator"] >= {"checkpoint", "mapping", "target"}
+    assert max(floors(arrows).values()) <= 8
+    floors(imports(CORE / "simulator"))
+
+
+def test_a_circle_is_seen(tmp_path):
+    (tmp_path / "a.py").write_text("from .b import x\nfrom . import c\n")
+    (tmp_path / "b.py").write_text("def f():\n    from .a import y\n")
+    (tmp_path / "c.py").write_text("import os\n")
+    assert imports(tmp_path) == {"a": {"b", "c"}, "b": {"a"}, "c": set()}
+    with pytest.raises(AssertionError, match=r"these import each other: \['a', 'b'\]"):
+        floors(imports(tmp_path))
+    assert floors({"a": {"b"}, "b": {"c"}, "c": set()}) == {"c": 1, "b": 2, "a": 3}
+
+
 def test_no_module_of_the_core_is_long():
-    lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in CORE.glob("*.py")}
+    files = [*CORE.glob("*.py"), *CORE.glob("simulator/*.py")]
+    lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in files}
     assert len(lengths) > 20
     assert {name for name, length in lengths.items() if length > 300} == set()

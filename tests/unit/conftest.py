@@ -95,7 +95,7 @@ def candidate_probabilities(candidate, theta):
 @pytest.fixture
 def plugged(monkeypatch):
     """A reader's own gates, put where the package looks gates up."""
-    from qtdqas_lite import gates
+    from qtdqas_lite.simulator import gates
 
     def tilted(theta):
         w, s = torch.cos(theta / 2), torch.sin(theta / 2) / math.sqrt(2)

@@ -6,7 +6,7 @@ import traitlets
 from conftest import candidate_probabilities
 
 from qtdqas_lite import diagnose, paper_space
-from qtdqas_lite.gates import ENTANGLERS
+from qtdqas_lite.simulator.gates import ENTANGLERS
 from qtdqas_lite.widgets import CandidateExplorer
 
 UNIFORM, CERTAIN = {1, 3, 4, 6}, {9, 12}
@@ -26,7 +26,7 @@ def of(candidate, **traits):
 @pytest.mark.parametrize(("n_qubits", "n_layers"), [(3, 1), (4, 2), (5, 4)])
 def test_the_papers_twelve(n_qubits, n_layers):
     space = paper_space(n_qubits, n_layers)
-    for report in space.diagnose().reports:
+    for report in diagnose(space).reports:
         widget = of(report.candidate)
         shown = widget.number, widget.live, widget.reason, widget.rank
         assert shown == (report.number, report.live, report.reason, report.rank)

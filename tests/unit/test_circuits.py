@@ -13,9 +13,9 @@ from qtdqas_lite import (
     EncodingError,
     FixedCircuit,
     RelaxedCircuit,
-    compiled,
 )
-from qtdqas_lite.gates import ENTANGLERS, ROTATIONS
+from qtdqas_lite.simulator import loops
+from qtdqas_lite.simulator.gates import ENTANGLERS, ROTATIONS
 
 
 def build(n, n_layers, choice, generator):
@@ -164,13 +164,13 @@ def test_memory_is_counted(megabytes, build, fits, monkeypatch):
 @pytest.fixture
 def kept(monkeypatch):
     """The shape of what each forward pass keeps: states, planes, amplitudes."""
-    shapes, forward = [], compiled.forward
+    shapes, forward = [], loops.forward
 
-    def spy(layers, order, weights, kept, scales):
+    def spy(arrays, kept, norms):
         shapes.append(kept.shape)
-        return forward(layers, order, weights, kept, scales)
+        return forward(arrays, kept, norms)
 
-    monkeypatch.setattr(compiled, "forward", spy)
+    monkeypatch.setattr(loops, "forward", spy)
     return shapes
 
 

@@ -294,14 +294,14 @@ def test_sizes_that_no_mlp_has(sizes):
     ("kind", "angles", "architecture"), [("fixed", 255, 0), ("frozen", 0, 0), ("ensemble", 255, 12)]
 )
 def test_the_papers_counts(kind, angles, architecture):
-    budget = build(kind, mlp(784, 128, 64, 2)).budget()
+    budget = build(kind, mlp(784, 128, 64, 2)).count()
     assert (budget.angles, budget.architecture, budget.mapping) == (angles, architecture, 19)
     assert budget.total == {"fixed": 274, "frozen": 19, "ensemble": 286}[kind]
     assert budget.target == 108_866
 
 
 def test_the_cnn_through_less_than_400_numbers():
-    assert build("fixed", digits_cnn(), 35).budget().total == 35 * 11 + 13 == 398
+    assert build("fixed", digits_cnn(), 35).count().total == 35 * 11 + 13 == 398
 
 
 def test_options_reach_circuit_mapping_and_network():
@@ -311,11 +311,11 @@ def test_options_reach_circuit_mapping_and_network():
         2,
         hidden=3,
         circuit={"sharing": "qubit"},
-        network={"channel": "scaled", "gain": 1.5},
+        network={"feature": "scaled", "gain": 1.5},
     )
-    assert net.budget().architecture == 2 + 2 * 2 + 2 * 8 * 3
-    assert net.budget().mapping == 3 * (8 + 1) + 3 + 3 + 1
-    assert net.channel == "scaled"
+    assert net.count().architecture == 2 + 2 * 2 + 2 * 8 * 3
+    assert net.count().mapping == 3 * (8 + 1) + 3 + 3 + 1
+    assert net.feature == "scaled"
     circuit = build("fixed", mlp(64, 2), 2, circuit={"rotation": "rx", "hadamard": False}).circuit
     expected = FixedCircuit(
         8, 2, rotation="rx", hadamard=False, generator=torch.Generator().manual_seed(0)
@@ -523,7 +523,7 @@ def test_a_plain_network_has_a_lower_learning_rate(ones_fives):
         (small, {"kind": "relaxed", "method": "best"}, SearchError, "method must be one of"),
         (small, {"n_layers": 0}, CircuitError, "n_layers must be at least 1, got 0"),
         (small, {"circuit": {"rotation": "rq"}}, CircuitError, "rq"),
-        (small, {"hidden": -1}, TargetError, "at least 1 hidden unit, got -1"),
+        (small, {"hidden": -1}, TargetError, "hidden must be at least 1, got -1"),
         (small, {"steps": 0}, SearchError, "steps must be"),
         (small, {"learning_rate": -1}, SearchError, "learning_rate"),
     ],

@@ -81,7 +81,6 @@ CIRCUITS = {
     **{f"relaxed {way}": relaxed(sampling=way, sharing="qubit") for way in SAMPLED},
     "ensemble": ensemble(),
     "ensemble raw": ensemble(weights="raw"),
-    "ensemble unshared": ensemble(share_theta=False),
     "ensemble mixed": ensemble(mixed_pool),
     **{f"ensemble {way}": ensemble(sampling=way) for way in SAMPLED},
     "own": lambda n, generator: OwnCircuit(n, generator=generator),
@@ -230,14 +229,14 @@ def test_copies_are_whole_and_share_nothing(name):
 def test_writes_a_network(name):
     circuit = build(name)
     # The logarithm of a negative number is none.
-    net = GeneratedNetwork(nn.Linear(3, 2), circuit, channel="scaled" if "raw" in name else "log")
+    net = GeneratedNetwork(nn.Linear(3, 2), circuit, feature="scaled" if "raw" in name else "log")
     net(torch.ones(4, 3)).square().sum().backward()
     for key, parameter in circuit.named_parameters():
         if "score" in name and "alpha" in key:
             assert parameter.grad is None
         else:
             assert parameter.grad.isfinite().all()
-    budget = net.budget()
+    budget = net.count()
     assert budget.angles == circuit.theta.numel()
     alpha = getattr(circuit, "alpha", {})
     assert budget.architecture == sum(logits.numel() for logits in alpha.values())

@@ -4,9 +4,15 @@ import pytest
 import torch
 from conftest import TWELVE, candidate_probabilities, pennylane_probabilities
 
-import qtdqas_lite.ensemble as module
-from qtdqas_lite import Candidate, CircuitEnsemble, CircuitError, SearchSpace, paper_space
-from qtdqas_lite.gates import ROTATIONS
+from qtdqas_lite import (
+    Candidate,
+    CircuitEnsemble,
+    CircuitError,
+    FixedCircuit,
+    SearchSpace,
+    paper_space,
+)
+from qtdqas_lite.simulator.gates import ROTATIONS
 
 
 def scattered(space, seed=0, **options):
@@ -20,21 +26,15 @@ def scattered(space, seed=0, **options):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Count the circuits that are simulated in each call."""
-    counts = []
+    """List the circuits that are simulated, in their order."""
+    found, run = [], FixedCircuit.run
 
-    def spy(function, size):
-        def counting(*args, **kwargs):
-            counts.append(size(*args))
-            return function(*args, **kwargs)
+    def spy(circuit, theta):
+        found.append(circuit.architecture())
+        return run(circuit, theta)
 
-        return counting
-
-    together = spy(module.probabilities, lambda layers: len(layers.start))
-    monkeypatch.setattr(module, "probabilities", together)
-    diagonal = spy(module.iqp_probabilities, lambda _, masks: len(masks))
-    monkeypatch.setattr(module, "iqp_probabilities", diagonal)
-    return counts
+    monkeypatch.setattr(FixedCircuit, "run", spy)
+    return found
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
@@ -51,59 +51,34 @@ def test_is_the_weighted_sum_of_pennylanes_twelve(n, temperature):
 
 
 @pytest.mark.parametrize("weights", ["softmax", "raw"])
-@pytest.mark.parametrize("share", [True, False])
-def test_is_the_weighted_sum_of_any_candidates(weights, share):
+def test_is_the_weighted_sum_of_any_candidates(weights):
     pools = {"entanglers": ("stride", "cz-ring", "none"), "rotations": ("ry", "identity")}
     space = [*SearchSpace(3, 2, **pools), *paper_space(3, 2), *SearchSpace(3, 2, **pools)]
-    ensemble = scattered(space, weights=weights, share_theta=share)
+    ensemble = scattered(space, weights=weights)
     theta = ensemble.theta.detach()
     alpha = ensemble.alpha["circuit"].detach()
     shares = alpha if weights == "raw" else alpha.softmax(-1)
-    expected = sum(
-        shares[i] * candidate_probabilities(one, theta if share else theta[i])
-        for i, one in enumerate(space)
-    )
+    expected = sum(shares[i] * candidate_probabilities(one, theta) for i, one in enumerate(space))
     torch.testing.assert_close(ensemble().detach(), expected, atol=1e-13, rtol=0)
     if weights == "raw":
         assert expected.min() < 0
     (slope,) = torch.autograd.grad(ensemble()[2], ensemble.theta)
     leaf = theta.clone().requires_grad_()
-    outcomes = [
-        shares[i] * candidate_probabilities(one, leaf if share else leaf[i])
-        for i, one in enumerate(space)
-    ]
+    outcomes = [shares[i] * candidate_probabilities(one, leaf) for i, one in enumerate(space)]
     (reference,) = torch.autograd.grad(sum(outcomes)[2], leaf)
     torch.testing.assert_close(slope, reference, atol=1e-12, rtol=0)
 
 
-def test_circuits_with_the_same_gates_run_together(simulated):
-    space = SearchSpace(3, 2, entanglers=("ring", "cz-ring"), rotations=("ry", "rx"))
-    ensemble = scattered(space)
-    simulated.clear()
-    found = ensemble().detach()
-    theta, weights = ensemble.theta.detach(), ensemble.mixture()["circuit"].detach()
-    expected = [candidate_probabilities(candidate, theta) for candidate in space]
-    torch.testing.assert_close(found, weights @ torch.stack(expected), atol=1e-13, rtol=0)
-    # Of eight, "H, ring, RX" is dead, and "0, cz-ring, RX" the same as with RY. "0, ring, RX" has a
-    # way of its own; the four RY go together.
-    assert sorted(simulated) == [1, 1, 4]
-
-
 def test_dead_candidates_cost_nothing_and_duplicates_cost_once(simulated):
-    twelve = paper_space(4, 3)
+    twelve = list(paper_space(4, 3))
     ensemble = scattered(twelve)
     simulated.clear()
     ensemble()
-    assert sum(simulated) == 6
-    two = list(twelve)[1:2] * 3 + list(twelve)[:1] * 2
-    ensemble = scattered(two)
+    assert simulated == [twelve[number - 1] for number in (2, 5, 7, 8, 10, 11)]
+    ensemble = scattered(twelve[1:2] * 3 + twelve[:1] * 2)
     simulated.clear()
     ensemble()
-    assert simulated == [1]
-    unshared = scattered(two, share_theta=False)
-    simulated.clear()
-    unshared()
-    assert simulated == [1, 1, 1]
+    assert simulated == [twelve[1]]
 
 
 def test_only_what_was_drawn_is_simulated(simulated):
@@ -120,7 +95,7 @@ def test_only_what_was_drawn_is_simulated(simulated):
         candidate = ensemble.candidates[number]
         torch.testing.assert_close(p.detach(), candidate_probabilities(candidate, theta))
         live = number + 1 in (2, 5, 7, 8, 10, 11)
-        assert simulated == [1] * live
+        assert simulated == [candidate] * live
         p[0].backward()  # the angles have a gradient, if only zero
         assert ensemble.theta.grad.any() == live
         ensemble.theta.grad = None
@@ -150,17 +125,15 @@ def test_a_name_given_to_another_gate_is_looked_at_anew(monkeypatch):
     assert CircuitEnsemble(space).constants.shape == (0, 4)
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_discretize_takes_the_angles_along(share):
-    ensemble = scattered(paper_space(3, 2), share_theta=share)
+def test_discretize_takes_the_angles_along():
+    ensemble = scattered(paper_space(3, 2))
     ensemble.alpha["circuit"].data[7] = 9.0
     discrete = ensemble.discretize()
     assert discrete.architecture() == ensemble.architecture() == list(paper_space(3, 2))[7]
-    theta = ensemble.theta if share else ensemble.theta[7]
-    assert torch.equal(discrete.theta, theta)
+    assert torch.equal(discrete.theta, ensemble.theta)
     with torch.no_grad():
         discrete.theta.zero_()
-    assert theta.any()
+    assert ensemble.theta.any()
 
 
 def test_weights_and_angles_start_as_described():
@@ -168,14 +141,12 @@ def test_weights_and_angles_start_as_described():
         seed = torch.Generator().manual_seed(1)
         return CircuitEnsemble(paper_space(4, 30), generator=seed, **options)
 
-    soft, raw, own = build(), build(weights="raw"), build(share_theta=False)
+    soft, raw = build(), build(weights="raw")
     torch.testing.assert_close(raw.alpha["circuit"], soft.alpha["circuit"] + 1 / 12)
     assert 0.003 < soft.alpha["circuit"].std() < 0.03
     assert soft.theta.shape == (30, 4)
-    assert own.theta.shape == (12, 30, 4)
-    for circuit in (soft, own):
-        assert -math.pi <= circuit.theta.min() < -3
-        assert 3 < circuit.theta.max() < math.pi
+    assert -math.pi <= soft.theta.min() < -3
+    assert 3 < soft.theta.max() < math.pi
 
 
 def test_entropy_of_raw_weights_counts_their_sizes():

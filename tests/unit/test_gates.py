@@ -6,9 +6,15 @@ import pytest
 import torch
 from conftest import ENTANGLE, ROTATE
 
-from qtdqas_lite import CircuitError, gates
-from qtdqas_lite.gates import entangler_permutation, is_real, quaternion_gates, rotation_gates
-from qtdqas_lite.kronecker import group_sizes, kron
+from qtdqas_lite import CircuitError
+from qtdqas_lite.simulator import gates
+from qtdqas_lite.simulator.gates import (
+    entangler_permutation,
+    is_real,
+    quaternion_gates,
+    rotation_gates,
+)
+from qtdqas_lite.simulator.statevector import group_sizes, kron
 
 ANGLES = torch.linspace(-7, 7, 12, dtype=torch.double).view(3, 4)
 

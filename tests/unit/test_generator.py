@@ -18,16 +18,16 @@ from qtdqas_lite import (
     RelaxedCircuit,
     TargetError,
     basis_bits,
-    log_channel,
+    log_feature,
 )
-from qtdqas_lite.mapping import CHANNELS, AffineChunkMapping
+from qtdqas_lite.mapping import FEATURES, AffineChunkMapping
 
 
 @pytest.mark.parametrize("mapping", ["affine", "mlp"])
-@pytest.mark.parametrize("channel", ["log", "scaled", "raw", torch.sqrt])
+@pytest.mark.parametrize("feature", ["log", "scaled", "raw", torch.sqrt])
 @pytest.mark.parametrize("weights_per_state", [1, 3])
-def test_weights_agree_with_finite_differences(mapping, channel, weights_per_state):
-    options = {"mapping": mapping, "channel": channel, "weights_per_state": weights_per_state}
+def test_weights_agree_with_finite_differences(mapping, feature, weights_per_state):
+    options = {"mapping": mapping, "feature": feature, "weights_per_state": weights_per_state}
     net = wrap(nn.Linear(3, 2), **options).double()
     x = torch.randn(4, 3, dtype=torch.double)
     names, values = zip(
@@ -49,7 +49,7 @@ def test_weights_follow_the_formula():
         for i in range(net.n_weights):
             bits = [2 * int(b) - 1 for b in format(i, f"0{net.circuit.n_qubits}b")]
             x = math.log(len(p) * p[i] + 0.01)
-            raw = mapping.channel_coefficient * x + mapping.bias
+            raw = mapping.feature_coefficient * x + mapping.bias
             raw += sum(b * c for b, c in zip(bits, mapping.bit_coefficients, strict=True))
             expected.append((raw - net.raw_mean) / net.raw_deviation)
         weights = net.weights()
@@ -72,7 +72,7 @@ def test_chunks_follow_the_formula():
         for i in range(44):
             state, output = divmod(i, 3)
             bits = [2 * int(b) - 1 for b in format(state, "04b")]
-            number = mapping.channel_coefficients[output] * math.log(16 * p[state] + 0.01)
+            number = mapping.feature_coefficients[output] * math.log(16 * p[state] + 0.01)
             number += mapping.bias[output]
             number += sum(b * c for b, c in zip(bits, mapping.bit_coefficients, strict=True))[
                 output
@@ -97,8 +97,8 @@ def test_the_weights_of_a_chunk_are_told_apart(mapping, weights_per_state, n):
     assert len(numbers.unique()) == 44
     affine, hidden = (n + 2) * weights_per_state, (n + 2 + weights_per_state) * 8
     expected = affine if mapping == "affine" else hidden + weights_per_state
-    assert net.budget().mapping == expected
-    assert net.budget().total == expected + 2 * n
+    assert net.count().mapping == expected
+    assert net.count().total == expected + 2 * n
 
 
 def test_as_many_qubits_as_the_chunks_need_and_no_more():
@@ -120,12 +120,12 @@ def test_a_readers_own_mapping_may_give_chunks():
             super().__init__()
             self.layer = nn.Linear(5, width)
 
-        def forward(self, bits, channel):
-            return self.layer(torch.cat([bits, channel[:, None]], 1))
+        def forward(self, bits, feature):
+            return self.layer(torch.cat([bits, feature[:, None]], 1))
 
     net = wrap(mlp(), mapping=Own(3), weights_per_state=3)
-    assert net.budget().mapping == 6 * 3
-    for wrong in (Own(2), Own(4), ChannelOnly()):
+    assert net.count().mapping == 6 * 3
+    for wrong in (Own(2), Own(4), FeatureOnly()):
         with pytest.raises(TargetError, match=r"mapping must give shape \(15, 3\)"):
             wrap(mlp(), mapping=wrong, weights_per_state=3)
 
@@ -176,11 +176,11 @@ def test_discretizing_changes_the_circuit_and_nothing_else():
 def test_a_relaxed_circuit_becomes_a_fixed_one(sampling):
     net = GeneratedNetwork(mlp(), RelaxedCircuit(6, 3, sharing="layer", sampling=sampling))
     net(torch.randn(2, 4))
-    assert net.budget().architecture > 0
+    assert net.count().architecture > 0
     discrete = net.discretize()
     assert type(discrete.circuit) is FixedCircuit
     assert discrete.circuit.architecture() == net.circuit.architecture()
-    assert discrete.budget().architecture == 0
+    assert discrete.count().architecture == 0
     assert torch.equal(discrete.circuit.theta, net.circuit.theta)
     discrete(torch.randn(2, 4)).sum().backward()
     assert net.circuit.theta.grad is None
@@ -224,7 +224,7 @@ def test_spread_of_tensors_that_tell_little_of_themselves():
 def test_the_start_is_what_the_documentation_says():
     net = wrap(mlp()).double()
     mapping = net.mapping
-    assert mapping.channel_coefficient == 1
+    assert mapping.feature_coefficient == 1
     assert mapping.bias == 0
     assert AffineMapping(1000).bit_coefficients.std().item() * 1000**0.5 == pytest.approx(
         0.1, rel=0.1
@@ -245,7 +245,7 @@ def test_chunks_start_as_the_documentation_says():
     mapping = AffineChunkMapping(500, 3, torch.Generator().manual_seed(0))
     draws = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mapping.bit_coefficients.detach(), draws * 0.1 / 500**0.5)
-    assert mapping.channel_coefficients.tolist() == [1, 1, 1]
+    assert mapping.feature_coefficients.tolist() == [1, 1, 1]
     assert mapping.bias.tolist() == [0, 0, 0]
 
 
@@ -277,22 +277,22 @@ def test_the_generator_reaches_the_mapping(mapping, weights_per_state):
         assert torch.equal(a, b)
 
 
-def test_channels_follow_their_formulas():
+def test_features_follow_their_formulas():
     p = torch.tensor([0.5, 0.25, 0.125, 0.125])
-    assert CHANNELS["raw"](p).tolist() == p.tolist()
-    assert CHANNELS["scaled"](p).tolist() == [1.0, 0.0, -0.5, -0.5]
+    assert FEATURES["raw"](p).tolist() == p.tolist()
+    assert FEATURES["scaled"](p).tolist() == [1.0, 0.0, -0.5, -0.5]
     expected = [math.log(4 * value + 0.01) for value in p.tolist()]
-    assert CHANNELS["log"](p).tolist() == pytest.approx(expected)
+    assert FEATURES["log"](p).tolist() == pytest.approx(expected)
 
 
 def test_hidden_units_are_centred_over_the_weights():
     # What moves every hidden unit alike must not move the mean of the numbers.
     mapping = MLPMapping(5, 7, torch.Generator().manual_seed(0))
-    bits, channel = basis_bits(5), torch.randn(32)
-    before = mapping(bits, channel).mean()
+    bits, feature = basis_bits(5), torch.randn(32)
+    before = mapping(bits, feature).mean()
     with torch.no_grad():
         mapping.hidden_layer.bias += 1.0
-    torch.testing.assert_close(mapping(bits, channel).mean(), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mapping(bits, feature).mean(), before, atol=1e-5, rtol=0)
 
 
 def test_autocast_writes_the_same_weights():
@@ -342,8 +342,8 @@ def test_many_parameter_sets_at_once(name):
 class Tempered(AffineMapping):
     temperature = 1.0
 
-    def forward(self, bits, channel):
-        return super().forward(bits, torch.tanh(channel / self.temperature))
+    def forward(self, bits, feature):
+        return super().forward(bits, torch.tanh(feature / self.temperature))
 
 
 class Nested(nn.Module):
@@ -351,14 +351,14 @@ class Nested(nn.Module):
         super().__init__()
         self.part = part
 
-    def forward(self, bits, channel):
-        return self.part(bits, channel)
+    def forward(self, bits, feature):
+        return self.part(bits, feature)
 
 
-def test_modes_attributes_and_channel_are_watched_too():
+def test_modes_attributes_and_feature_are_watched_too():
     class Noisy(AffineMapping):
-        def forward(self, bits, channel):
-            return nn.functional.dropout(super().forward(bits, channel), training=self.training)
+        def forward(self, bits, feature):
+            return nn.functional.dropout(super().forward(bits, feature), training=self.training)
 
     net = GeneratedNetwork(mlp(), FixedCircuit(6, 2), Noisy(6))
     with torch.no_grad():
@@ -370,7 +370,7 @@ def test_modes_attributes_and_channel_are_watched_too():
         assert not torch.equal(first, net.train().weights()["0.weight"])
         net = wrap(mlp())
         first = net.weights()["0.weight"]
-        net.channel = "scaled"
+        net.feature = "scaled"
         assert not torch.equal(first, net.weights()["0.weight"])
         net = wrap(mlp(), mapping=Nested(Tempered(6)))
         first = net.weights()["0.weight"]
@@ -405,9 +405,9 @@ def test_the_cache_and_the_export_are_the_networks_own():
         assert torch.equal(net(x), expected)
 
 
-@pytest.mark.parametrize("channel", ["log", "scaled", "raw"])
-def test_networks_can_be_sent_to_other_processes(channel):
-    net, x = wrap(mlp(), channel=channel), torch.randn(2, 4)
+@pytest.mark.parametrize("feature", ["log", "scaled", "raw"])
+def test_networks_can_be_sent_to_other_processes(feature):
+    net, x = wrap(mlp(), feature=feature), torch.randn(2, 4)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
 
 
@@ -425,17 +425,17 @@ def test_mixed_precision_targets_keep_their_dtypes():
 def test_budget_counts_every_trainable():
     net = wrap(mlp(), n_layers=3)
     n = net.circuit.n_qubits
-    budget = net.budget()
+    budget = net.count()
     assert (budget.angles, budget.architecture, budget.mapping) == (3 * n, 0, n + 2)
     assert budget.total == sum(p.numel() for p in net.parameters() if p.requires_grad)
     assert budget.target == 4 * 6 + 6 + 6 * 2 + 2
     assert budget.ratio == budget.target / budget.total
     assert "44" in str(budget)
     net.circuit.theta.requires_grad_(False)
-    assert net.budget().angles == 0
+    assert net.count().angles == 0
     for parameter in net.parameters():
         parameter.requires_grad_(False)
-    assert net.budget().ratio == math.inf
+    assert net.count().ratio == math.inf
 
 
 def test_budget_tells_architecture_from_angles():
@@ -447,10 +447,10 @@ def test_budget_tells_architecture_from_angles():
             self.alpha = nn.Parameter(torch.zeros(12))
 
     net = GeneratedNetwork(mlp(), _bigger(Choosing()))
-    budget = net.budget()
+    budget = net.count()
     assert (budget.angles, budget.architecture, budget.mapping) == (5, 12, 8)
     net.circuit.part.alpha.requires_grad_(False)
-    assert net.budget().architecture == 0
+    assert net.count().architecture == 0
 
 
 def _bigger(circuit):
@@ -525,9 +525,9 @@ def test_training_steps_reduce_the_loss_and_repeat():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=64))
-def test_log_channel_is_finite_on_every_probability(values):
+def test_log_feature_is_finite_on_every_probability(values):
     p = torch.tensor(values, dtype=torch.double).requires_grad_()
-    x = log_channel(p)
+    x = log_feature(p)
     x.sum().backward()
     assert x.isfinite().all()
     assert x.min() >= math.log(0.01) - 1e-9
@@ -535,9 +535,9 @@ def test_log_channel_is_finite_on_every_probability(values):
 
 
 @pytest.mark.parametrize("n", [1, 5, 17])
-def test_log_channel_does_not_depend_on_the_number_of_qubits(n):
+def test_log_feature_does_not_depend_on_the_number_of_qubits(n):
     uniform = torch.full((2**n,), 2.0**-n, dtype=torch.double)
-    torch.testing.assert_close(log_channel(uniform), torch.full_like(uniform, math.log(1.01)))
+    torch.testing.assert_close(log_feature(uniform), torch.full_like(uniform, math.log(1.01)))
 
 
 def test_mappings_have_the_parameters_that_they_say():
@@ -555,13 +555,13 @@ def test_mappings_have_the_parameters_that_they_say():
 
 
 class Constant(nn.Module):
-    def forward(self, bits, channel):
-        return 0 * channel + 0.1
+    def forward(self, bits, feature):
+        return 0 * feature + 0.1
 
 
-class ChannelOnly(nn.Module):
-    def forward(self, bits, channel):
-        return channel
+class FeatureOnly(nn.Module):
+    def forward(self, bits, feature):
+        return feature
 
 
 class Says(nn.Module):
@@ -579,23 +579,23 @@ def half_precision():
     target = mlp()
     target[0].half()
     net = wrap(target)
-    net.mapping.channel_coefficient.data.fill_(1e9)
+    net.mapping.feature_coefficient.data.fill_(1e9)
     return net.weights()
 
 
 class Wrong(nn.Module):
-    def forward(self, bits, channel):
-        return channel[:, None]
+    def forward(self, bits, feature):
+        return feature[:, None]
 
 
 class Nothing(nn.Module):
-    def forward(self, bits, channel):
+    def forward(self, bits, feature):
         pass
 
 
 class Undefined(nn.Module):
-    def forward(self, bits, channel):
-        return channel / 0
+    def forward(self, bits, feature):
+        return feature / 0
 
 
 @pytest.mark.parametrize(
@@ -606,15 +606,21 @@ class Undefined(nn.Module):
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(64), 6.0)), "n_qubits of at least 1"),
         (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=0), "got 0$"),
         (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=-3), "got -3$"),
-        (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=2.0), "got 2.0$"),
-        (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state="2"), "got '2'$"),
-        (lambda: AffineChunkMapping(4, 0), "n_outputs, must be a whole number"),
-        (lambda: MLPMapping(4, n_outputs=0), "n_outputs, must be a whole number"),
+        (
+            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=2.0),
+            "got 2.0; pass an int",
+        ),
+        (
+            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state="2"),
+            "got '2'; pass an int",
+        ),
+        (lambda: AffineChunkMapping(4, 0), "n_outputs must be at least 1"),
+        (lambda: MLPMapping(4, n_outputs=0), "n_outputs must be at least 1"),
         (lambda: AffineChunkMapping(0, 2), "n_qubits must be at least 1"),
         (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "attribute n_qubits"),
         (lambda: GeneratedNetwork(mlp(), None), "attribute n_qubits"),
         (lambda: wrap(mlp(), mapping="cubic"), "'affine', 'mlp' or a module"),
-        (lambda: wrap(mlp(), channel="loud"), "channel must be one of"),
+        (lambda: wrap(mlp(), feature="loud"), "feature must be one of"),
         (lambda: wrap(mlp(), mapping=Constant()), "same number for every weight"),
         (lambda: wrap(mlp(), mapping="mlp", weights_per_state=44), "same number for every weight"),
         (lambda: wrap(mlp(), mapping=Wrong()), r"must give shape \(44,\)"),
@@ -622,11 +628,11 @@ class Undefined(nn.Module):
         (lambda: wrap(mlp(), gain=0.0), "gain"),
         (lambda: wrap(mlp(), gain=math.nan), "gain"),
         (lambda: wrap(mlp(), gain="2"), "gain"),
-        (lambda: wrap(mlp(), channel=["log"]), "channel must be one of"),
-        (lambda: wrap(mlp(), channel=lambda p: p[:-1]), r"channel must give shape \(64,\)"),
+        (lambda: wrap(mlp(), feature=["log"]), "feature must be one of"),
+        (lambda: wrap(mlp(), feature=lambda p: p[:-1]), r"feature must give shape \(64,\)"),
         (
             lambda: GeneratedNetwork(
-                mlp(), FixedCircuit(6, 2, rotation="rz"), mapping=ChannelOnly()
+                mlp(), FixedCircuit(6, 2, rotation="rz"), mapping=FeatureOnly()
             ),
             "same number for every weight",
         ),
@@ -634,12 +640,12 @@ class Undefined(nn.Module):
             lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 2), mapping=AffineMapping(7)),
             "failed on 6 bits",
         ),
-        (lambda: MLPMapping(3, 0), "at least 1 hidden unit"),
+        (lambda: MLPMapping(3, 0), "hidden must be at least 1"),
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(1, 64) / 64)), r"shape \(64,\) of"),
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(128) / 128)), r"gave Tensor .* \(128,\)"),
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(64).int())), "gave Tensor torch.int32"),
         (lambda: GeneratedNetwork(mlp(), Says([1 / 64] * 64)), "circuit must give .* gave list"),
-        (lambda: wrap(mlp(), channel=lambda p: p.tolist()), "channel must give .* gave list"),
+        (lambda: wrap(mlp(), feature=lambda p: p.tolist()), "feature must give .* gave list"),
         (lambda: wrap(mlp(), mapping=Nothing()), "mapping must give .* gave NoneType"),
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(64) / 8j)), "complex64"),
         (half_precision, "not finite"),

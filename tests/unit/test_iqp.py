@@ -4,8 +4,8 @@ import torch
 from conftest import ENTANGLE, pennylane_probabilities
 
 from qtdqas_lite import FixedCircuit
-from qtdqas_lite.iqp import _hadamards, iqp_masks, iqp_probabilities, walsh_hadamard
-from qtdqas_lite.statevector import probabilities
+from qtdqas_lite.simulator import probabilities
+from qtdqas_lite.simulator.iqp import _hadamards, iqp_masks, iqp_probabilities, walsh_hadamard
 
 CNOTS = [name for name in ENTANGLE if name not in ("cz-ring", "star")]
 

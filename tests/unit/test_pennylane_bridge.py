@@ -12,8 +12,8 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from torch import nn
 
 from qtdqas_lite import Candidate, CircuitEnsemble, CircuitError, FixedCircuit, RelaxedCircuit
-from qtdqas_lite import gates as package_gates
 from qtdqas_lite.pennylane_bridge import draw_architecture, to_qnode
+from qtdqas_lite.simulator import gates as package_gates
 
 LAYERED = {"entangler": ("chain", "cz-ring", "none"), "rotation": ("rz", "rx", "ry")}
 EACH_QUBIT = {
@@ -299,7 +299,7 @@ def test_other_errors(build):
     with pytest.raises(CircuitError, match="Linear has no architecture"):
         draw_architecture(nn.Linear(2, 2))
     for wrong in (0, 1.5):
-        with pytest.raises(CircuitError, match="n_layers must be"):
+        with pytest.raises(CircuitError, match="max_layers must be"):
             draw_architecture(circuit, max_layers=wrong)
 
 

@@ -356,7 +356,7 @@ def test_a_cut_is_worth_what_the_value_says_and_an_end_nothing():
 def test_the_counts_of_the_paper():
     agent = small(GRID, "ensemble", n_layers=10, hidden=(32, 32), total_steps=1)
     for net, weights in ((agent.policy, 6023), (agent.value, 5825)):
-        budget = net.budget()
+        budget = net.count()
         assert (budget.total, budget.target) == (157, weights)
         assert (budget.angles, budget.architecture, budget.mapping) == (130, 12, 15)
     row = agent.row

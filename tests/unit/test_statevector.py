@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from qtdqas_lite import CircuitError
-from qtdqas_lite.gates import entangler_permutation
-from qtdqas_lite.statevector import Layers, evolve, probabilities
+from qtdqas_lite.simulator import Layers, evolve, probabilities
+from qtdqas_lite.simulator.gates import entangler_permutation
 
 POOL = ("ring", "cz-ring", "reversed")
 CHOICES = {
@@ -136,22 +136,6 @@ def test_gradients_stay_along_unit_quaternions(generator):
     quaternions = layers.quaternions.requires_grad_()
     (slope,) = torch.autograd.grad(probabilities(layers)[3], quaternions)
     assert (slope * quaternions).sum(-1).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("choice", [None, [[1, 2, 0], [0, 0, 2]]], ids=["one", "numbers"])
-@pytest.mark.parametrize("real", [True, False])
-def test_circuits_with_the_same_gates_run_together(choice, real, generator):
-    layers = problem(3, generator, real=real)
-    starts = normalize(torch.randn(2, 8, dtype=torch.double, generator=generator), dim=-1)
-    alone = [
-        dense(layers._replace(start=start, choice=None if choice is None else choice[i]))
-        for i, start in enumerate(starts)
-    ]
-    fast, plain = slopes_of_both(layers._replace(start=starts, choice=choice), generator)
-    np.testing.assert_allclose(fast[0].detach(), alone, atol=1e-14)
-    for slopes in (fast[1], plain[1]):
-        slopes["quaternions"] = slopes["quaternions"][..., :: 1 + real]
-    torch.testing.assert_close(fast, plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.long, torch.float, torch.double])

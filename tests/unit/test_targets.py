@@ -412,11 +412,11 @@ def test_targets_that_cannot_be_copied_are_told_what_to_use_instead():
 
 
 @each_target
-def test_the_form_of_the_target_refuses_to_be_called(name):
+def test_the_skeleton_of_the_target_refuses_to_be_called(name):
     make, x = TARGETS[name]
     net = wrap(make())
     for form in (net.target, copy.deepcopy(net).target):
-        with pytest.raises(TargetError, match="only the target's form"):
+        with pytest.raises(TargetError, match="only the target's skeleton"):
             form(x)
 
 

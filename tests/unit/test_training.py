@@ -7,15 +7,16 @@ from torch import nn
 from torch.func import functional_call
 
 from qtdqas_lite import (
-    CheckpointError,
     CircuitEnsemble,
     FixedCircuit,
     GeneratedNetwork,
     RelaxedCircuit,
     SearchError,
+    anneal,
     fit,
     paper_space,
     search,
+    training,
 )
 from qtdqas_lite.training import warm_up_and_cosine
 
@@ -40,7 +41,7 @@ def generated(sampling="softmax", dropout=0.0, double=False, **options):
 
 
 def run(net, steps=12, **options):
-    defaults = {"loss": mse, "steps": steps, "batch_size": 16, "progress": False}
+    defaults = {"loss": mse, "steps": steps, "batch_size": 16}
     method = options.pop("method", None)
     options = {**defaults, "generator": seeded(3), **options}
     if method is None:
@@ -60,7 +61,7 @@ def test_fit_finds_the_least_squares_solution():
     x, y = data(60, dtype=torch.double)
     y = y + 0.1 * torch.randn(y.shape, generator=seeded(5), dtype=torch.double)
     net = nn.Linear(3, 2).double()
-    options = {"batch_size": 60, "steps": 1500, "learning_rate": 0.05, "progress": False}
+    options = {"batch_size": 60, "steps": 1500, "learning_rate": 0.05}
     fit(net, (x, y), loss=mse, **options)
     ones = torch.cat([x, torch.ones(60, 1, dtype=torch.double)], 1)
     solution = torch.linalg.lstsq(ones, y).solution
@@ -84,7 +85,8 @@ def losses(net, train, validation):
 
 
 @pytest.mark.parametrize("method", ["joint", "first-order", "second-order"])
-def test_the_first_step_moves_alpha_along_its_gradient(method):
+def test_the_first_step_moves_alpha_along_its_gradient(method, monkeypatch):
+    monkeypatch.setattr(training, "CLIP_NORM", 1e9)
     net = generated(double=True)
     train, validation = data(dtype=torch.double), data(20, 1, dtype=torch.double)
     on_train, on_validation, theta, alpha, names = losses(net, train, validation)
@@ -109,11 +111,9 @@ def test_the_first_step_moves_alpha_along_its_gradient(method):
         architecture_learning_rate=0.01,
         method_options={"learning_rate": 0.7} if method == "second-order" else None,
         optimizer=torch.optim.SGD,
-        clip_norm=1e9,
         loss=mse,
         steps=1,
         batch_size=1000,  # more than there are: all of them
-        progress=False,
     )
     moves = [net.get_parameter(n).detach() - before.get_parameter(n).detach() for n in names]
     direction = [torch.randn_like(a) for a in alpha]
@@ -157,7 +157,6 @@ def test_score_function_gradient_is_unbiased():
             method="score-function",
             architecture_learning_rate=1.0,
             batch_size=1000,
-            progress=False,
             generator=seeded(seed),
             **options,
         )
@@ -185,41 +184,25 @@ KINDS = {
     ("kind", "options"),
     [
         ("fixed", {}),
-        ("fixed", {"patience": 2, "evaluate_every": 2}),
         ("fixed", {"optimizer": torch.optim.RMSprop}),
-        ("dropout", {"method": "joint", "temperature": (2.0, 0.5)}),
+        ("dropout", {"method": "joint"}),
         ("gumbel", {"method": "first-order"}),
         ("score-function", {"method": "score-function"}),
         ("ensemble", {"method": "second-order", "method_options": {"exact": False}}),
     ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(kind, options, tmp_path):
+def test_a_run_repeats_bit_for_bit(kind, options):
     def build():
         torch.manual_seed(9)
         return KINDS[kind]()
 
-    def interrupt(state):
-        if state.step == 8:
-            raise KeyboardInterrupt
-
-    whole, path = build(), tmp_path / "run.safetensors"
-    expected = run(whole, **options)
-    first = build()
-    ended = run(first, on_step=interrupt, checkpoint=path, checkpoint_every=5, **options)
-    assert ended.ended == "interrupted"
-    assert len(ended.history) == 8
-    second = build()
-    resumed = run(second, checkpoint=path, checkpoint_every=5, **options)
-    assert same(whole, second)
-    assert resumed.history == expected.history
-    assert not same(first, second)
-    # A finished run that is asked for again is read back.
-    third = build()
-    assert run(third, checkpoint=path, **options).history == expected.history
-    assert same(whole, third)
+    one, two, start = build(), build(), build()
+    assert run(one, **options).history == run(two, **options).history
+    assert same(one, two)
+    assert not same(one, start)
 
 
-def test_ctrl_c_keeps_what_was_learned(tmp_path):
+def test_ctrl_c_keeps_what_was_learned():
     def interrupt(state):
         if state.step == 7:
             raise KeyboardInterrupt
@@ -228,11 +211,6 @@ def test_ctrl_c_keeps_what_was_learned(tmp_path):
         state.stop = state.step == 7
 
     one, two, start = generated(), generated(), generated()
-    path = tmp_path / "run.safetensors"
-    three, whole = generated(), generated()
-    run(three, on_step=stop, checkpoint=path, checkpoint_every=5)
-    assert run(three, checkpoint=path).history == run(whole).history  # saved where it stopped
-    assert same(three, whole)
     assert run(one, on_step=interrupt).ended == "interrupted"
     assert run(two, on_step=stop).ended == "stopped"
     assert same(one, two)
@@ -255,58 +233,40 @@ def test_runs_repeat_and_leave_the_global_generator_alone():
 
 def test_history_is_a_tidy_table_and_the_schedules_are_what_they_say():
     rates = []
-    net = generated()
-    ended = run(
-        net,
-        method="joint",
-        steps=40,
-        evaluate_every=10,
-        temperature=(4.0, 0.25),
-        on_step=lambda state: rates.append(state.learning_rate),
-    )
-    assert [row["step"] for row in ended.history] == list(range(1, 41))
+    net = generated(temperature=4.0)
+    cool = anneal(4.0, 0.25)
+
+    def on_step(state):
+        rates.append(state.learning_rate)
+        cool(state)
+
+    ended = run(net, method="joint", steps=60, on_step=on_step)
+    assert [row["step"] for row in ended.history] == list(range(1, 61))
     assert {tuple(row) for row in ended.history} == {
         ("step", "loss", "validation_loss", "learning_rate", "temperature", "entropy")
     }
     measured = [row["step"] for row in ended.history if row["validation_loss"] is not None]
-    assert measured == [10, 20, 30, 40]
-    assert rates[0] == pytest.approx(0.03 * 0.25)  # an eightieth of the run, in a warm-up of 5 %
-    assert rates[20] == pytest.approx(
-        0.03 * (1 + math.cos(math.pi * (20.5 / 40 - 0.05) / 0.95)) / 2
+    assert measured == [25, 50, 60]
+    assert rates[0] == pytest.approx(0.03 / 120 / 0.05)  # in a warm-up of 5 %
+    assert rates[30] == pytest.approx(
+        0.03 * (1 + math.cos(math.pi * (30.5 / 60 - 0.05) / 0.95)) / 2
     )
-    factors = [
-        b["temperature"] / a["temperature"]
-        for a, b in zip(ended.history, ended.history[1:], strict=False)
-    ]
-    assert factors == pytest.approx([(0.25 / 4) ** (1 / 40)] * 39)
-    assert ended.history[0]["temperature"] == pytest.approx(4 * (0.25 / 4) ** (1 / 80))
+    temperatures = [row["temperature"] for row in ended.history]
+    assert temperatures == pytest.approx([4 * (0.25 / 4) ** (k / 60) for k in range(60)])
+    assert net.circuit.temperature == pytest.approx(0.25)
     assert ended.architecture == net.circuit.architecture()
     assert ended.net is net
-    assert ended.history[-1]["entropy"] == pytest.approx(net.circuit.entropy().item())
 
 
-def test_early_stop_goes_back_to_the_best(tmp_path):
-    train = data()
-    net = generated()
-    options = {"loss": mse, "steps": 300, "batch_size": 40, "evaluate_every": 1, "progress": False}
-    # What training learns makes the validation loss worse from some point on.
-    validation = train[0], -0.05 * train[1]
-    ended = fit(net, train, validation, patience=5, generator=seeded(0), **options)
-    assert ended.ended == "early"
-    measured = [row["validation_loss"] for row in ended.history]
-    assert measured.index(min(measured)) == len(measured) - 6
-    with torch.no_grad():
-        kept = copy.deepcopy(net.state_dict())
-    # Asked for again, an early end is read back too.
-    path = tmp_path / "run.safetensors"
-    for _ in range(2):
-        again = generated()
-        more = {**options, "checkpoint": path, "checkpoint_every": 7, "patience": 5}
-        resumed = fit(again, train, validation, generator=seeded(0), **more)
-        assert (resumed.ended, resumed.history) == ("early", ended.history)
-        assert all(torch.equal(v, kept[k]) for k, v in again.state_dict().items())
-    net.eval()
-    assert mse(net(validation[0]), validation[1]).item() == pytest.approx(min(measured), rel=1e-5)
+def test_the_learning_rate_may_be_a_function():
+    rates = []
+    run(
+        generated(),
+        steps=4,
+        learning_rate=lambda done: 0.1 * done,
+        on_step=lambda state: rates.append(state.learning_rate),
+    )
+    assert rates == pytest.approx([0.0125, 0.0375, 0.0625, 0.0875])
 
 
 def test_frozen_logits_are_left_alone():
@@ -324,16 +284,10 @@ def test_frozen_logits_are_left_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"batch_size": 0}, "batch_size"),
-        ({"patience": 0}, "patience"),
-        ({"evaluate_every": 0}, "evaluate_every"),
-        ({"checkpoint_every": -1}, "checkpoint_every"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite number above 0"),
-        ({"clip_norm": -1.0}, "clip_norm"),
-        ({"temperature": 0.5}, "a pair, .first, last."),
-        ({"temperature": (1.0, 0.0)}, "last_temperature must be a finite number above 0"),
         ({"generator": 3}, "must be a torch.Generator, got 3"),
         ({"method": "darts"}, "method must be one of .*'joint'"),
         ({"method": "joint", "architecture_learning_rate": 0}, "learning_rate must be a finite"),
@@ -353,21 +307,21 @@ def test_bad_data_is_refused():
         ((x[:0], y[:0]), "0 inputs"),
     ]:
         with pytest.raises(SearchError, match=message):
-            fit(nn.Linear(3, 2), train, progress=False)
-    with pytest.raises(SearchError, match="patience needs validation data"):
-        fit(nn.Linear(3, 2), (x, y), patience=2, progress=False)
+            fit(nn.Linear(3, 2), train)
     with pytest.raises(SearchError, match="validation has"):
-        fit(nn.Linear(3, 2), (x, y), (x, y[1:]), progress=False)
+        fit(nn.Linear(3, 2), (x, y), (x, y[1:]))
 
 
 def test_nothing_to_train_or_to_search_is_refused():
     with pytest.raises(SearchError, match="nothing to train"):
-        fit(nn.Flatten(), data(), progress=False)
+        fit(nn.Flatten(), data())
     fixed = GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2))
     with pytest.raises(SearchError, match="no trainable logits"):
         run(fixed, method="joint")
     with pytest.raises(SearchError, match="no relaxed circuit"):
-        run(fixed, temperature=(1.0, 0.1))
+        run(fixed, on_step=anneal(1.0, 0.1))
+    with pytest.raises(SearchError, match="last must be a finite number above 0"):
+        anneal(1.0, 0.0)
 
 
 def test_what_is_not_finite_leaves_the_network_as_it_was():
@@ -376,53 +330,13 @@ def test_what_is_not_finite_leaves_the_network_as_it_was():
     run(net)
     before = copy.deepcopy(net)
     for spoilt in ((x * math.nan, y), (x * 1e30, y)):
-        with pytest.raises(SearchError, match="step 1; the network is as it was before"):
-            fit(net, spoilt, loss=mse, steps=3, progress=False)
+        with pytest.raises(SearchError, match="step 1; the parameters are as they were"):
+            fit(net, spoilt, loss=mse, steps=3)
         assert same(net, before)
 
     def steep(output, label):  # finite, but its gradient is not
         return (output - output.detach()).abs().sqrt().sum() + 0 * label.sum()
 
     with pytest.raises(SearchError, match=r"gradient's norm is (nan|inf)"):
-        fit(net, data(), loss=steep, steps=3, progress=False)
+        fit(net, data(), loss=steep, steps=3)
     assert same(net, before)
-
-
-def test_checkpoints_of_other_runs_are_refused(tmp_path):
-    path = tmp_path / "run.safetensors"
-    run(generated(), checkpoint=path)
-    kept = path.read_bytes()
-    with pytest.raises(CheckpointError, match="steps is 12 there, and 13 here"):
-        run(generated(), steps=13, checkpoint=path)
-    with pytest.raises(CheckpointError, match=r"train is .* there, and .* here"):
-        fit(
-            generated(),
-            data(seed=5),
-            data(20, 1),
-            loss=mse,
-            steps=12,
-            batch_size=16,
-            checkpoint=path,
-        )
-    with pytest.raises(CheckpointError, match="method is None there, and joint here"):
-        run(generated(), method="joint", checkpoint=path)
-    with pytest.raises(CheckpointError, match="temperature is None there"):
-        run(generated(), temperature=(1.0, 0.5), checkpoint=path)
-    with pytest.raises(CheckpointError, match="belongs to another run or is damaged"):
-        run(GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(3, 2)), checkpoint=path)
-    with pytest.raises(CheckpointError, match="holds a run, and a network is needed"):
-        GeneratedNetwork.load(path, nn.Linear(3, 2))
-    assert path.read_bytes() == kept
-    path.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(CheckpointError, match="damaged"):
-        run(generated(), checkpoint=path)
-    torch.save({}, path)
-    with pytest.raises(CheckpointError, match="pickle"):
-        run(generated(), checkpoint=path)
-
-
-def test_a_progress_bar_shows_the_loss(capsys):
-    run(generated(), progress=True)
-    assert "0/12" in capsys.readouterr().err
-    run(generated(), progress=False)
-    assert not capsys.readouterr().err

@@ -157,8 +157,8 @@ def test_networks_of_another_kind():
     nets = [
         (
             TargetError,
-            "channel 'log', got 'raw'",
-            GeneratedNetwork(nn.Linear(9, 1), circuit, channel="raw"),
+            "feature 'log', got 'raw'",
+            GeneratedNetwork(nn.Linear(9, 1), circuit, feature="raw"),
         ),
         (TargetError, "MLPMapping", GeneratedNetwork(nn.Linear(9, 1), circuit, "mlp")),
         (CircuitError, "FixedCircuit, got Own", GeneratedNetwork(nn.Linear(9, 1), Own(4, 2))),
@@ -232,7 +232,7 @@ def test_tensors_and_arrays_become_lists(widget):
         ("theta", None, "finite|numbers|shape"),
         ("bit_coefficients", [float("inf")] * 4, "finite"),
         ("bit_coefficients", "abc", "must hold numbers"),
-        ("channel_coefficient", [1.0], "a single number"),
+        ("feature_coefficient", [1.0], "a single number"),
         ("bias", 1e30, "finite numbers between"),
         ("raw_deviation", 0.0, "positive"),
         ("scale", [1.0], r"shape \(2,\)"),
@@ -260,7 +260,7 @@ def test_a_bad_value_leaves_the_old_one(widget, name, value, text):
     [
         ("theta", [[0.1] * 4] * 2),
         ("bit_coefficients", [0.5, -0.5, 0.0, 1.0]),
-        ("channel_coefficient", -1.0),
+        ("feature_coefficient", -1.0),
         ("bias", 0.7),
         ("raw_mean", 0.2),
         ("raw_deviation", 2.0),

@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 
 from qtdqas_lite import SearchError, SearchSpace, select, variance_decomposition
-from qtdqas_lite.criterion import angle_score
+from qtdqas_lite.score import angle_score
 
 SPACE = SearchSpace(4, 2, entanglers=("ring", "cz-ring", "none"), sharing="layer")
 
@@ -104,16 +104,9 @@ def test_score_ascent_beats_what_random_draws_average():
     assert mean[1] > 1.2 * mean[0]
 
 
-def test_the_relaxed_score_runs_discrete_circuits_only():
-    found = chosen("relaxed-score", budget=100)
-    assert len(found.scores) == 20
-    assert {candidate for candidate, _ in found.scores} <= set(SPACE)
-    assert found.candidate in set(SPACE)
-
-
 @pytest.mark.parametrize(
     "strategy",
-    ["random", "successive-halving", "score", "score-then-train", "score-ascent", "relaxed-score"],
+    ["random", "successive-halving", "score", "score-then-train", "score-ascent"],
 )
 def test_selections_repeat_and_leave_the_global_generator_alone(strategy):
     before = torch.random.get_rng_state()

@@ -9,7 +9,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Budget:
+class ParameterCount:
     """What is trained against what is shipped.
 
     Attributes:
@@ -40,7 +40,7 @@ class Budget:
         return "\n".join([*lines, f"{'weights per trained':<24}{self.ratio:>10.1f}"])
 
 
-def count_budget(network: nn.Module, circuit: nn.Module, n_weights: int) -> Budget:
+def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> ParameterCount:
     """Count every parameter of ``network`` that requires a gradient; ``circuit`` is a part of it.
 
     A circuit names the parameters that choose its architecture in an attribute
@@ -55,4 +55,6 @@ def count_budget(network: nn.Module, circuit: nn.Module, n_weights: int) -> Budg
             angles += parameter.numel()
     total = sum(p.numel() for p in network.parameters() if p.requires_grad)
     ratio = n_weights / total if total else math.inf
-    return Budget(angles, architecture, total - angles - architecture, total, n_weights, ratio)
+    return ParameterCount(
+        angles, architecture, total - angles - architecture, total, n_weights, ratio
+    )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .gates import CNOT, entangler_gates
-from .kronecker import group_sizes, turn
+from .statevector import apply_group, group_sizes
 
 
 def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
@@ -44,26 +44,22 @@ def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         theta: Angles in radians, shape (n_layers, n).
-        masks: Of the same shape, from :func:`iqp_masks`; or (circuits, n_layers, n), for several
-            circuits with the same angles.
+        masks: Of the same shape, from :func:`iqp_masks`.
 
     Returns:
-        Shape (2**n,), or (circuits, 2**n), with every derivative.
+        Shape (2**n,), with every derivative.
     """
     n_qubits = theta.shape[1]
-    table = masks.view(-1, theta.numel())  # a row for each circuit
-    halves = (theta.flatten() / 2).expand(table.shape)
-    coefficients = theta.new_zeros(len(table), 2**n_qubits).scatter_add(1, table, halves)
+    coefficients = theta.new_zeros(2**n_qubits).scatter_add(0, masks.flatten(), theta.flatten() / 2)
     phases = walsh_hadamard(coefficients, n_qubits)
-    parts: Tensor = walsh_hadamard(torch.stack([phases.cos(), phases.sin()]), n_qubits)
-    squares = parts.square().sum(0) * 0.25**n_qubits
-    return squares.view(*masks.shape[:-2], 2**n_qubits)
+    parts = walsh_hadamard(torch.stack([phases.cos(), phases.sin()]), n_qubits)
+    return parts.square().sum(0) * 0.25**n_qubits
 
 
 def walsh_hadamard(values: Tensor, n_qubits: int) -> Tensor:
     """Sum (-1)**(bits(i) . bits(j)) * values[j] over j, for every i; shape (..., 2**n) is kept."""
     for size in group_sizes(n_qubits):
-        values = turn(_hadamards(size, values.dtype, values.device), values)
+        values = apply_group(_hadamards(size, values.dtype, values.device), values)
     return values
 
 

@@ -11,49 +11,38 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .errors import CircuitError
-from .kronecker import group_sizes, kron, turn
-from .statevector import Choice, apply_gate, entangle, per_layer, rows
+from .simulator import Layers, apply_gate
+from .simulator.statevector import apply_group, group_sizes, kron
 
 
-def tangents(
-    state: Tensor,
-    gates: Tensor,
-    slopes: Tensor,
-    permutations: Tensor,
-    signs: Tensor | None = None,
-    choice: Choice = None,
-) -> tuple[Tensor, Tensor]:
+def tangents(layers: Layers, gates: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
     """Carry the derivatives with respect to every angle along with the state.
 
     All of it is plain tensor operations, so that the result can itself be differentiated, with
     respect to the weights of a relaxed architecture for example.
 
     Args:
-        state: The start, as for :func:`~qtdqas_lite.statevector.evolve`.
+        layers: The circuit; its gates are replaced by the next two.
         gates: Unitary gates, shape (n_layers, n, 2, 2).
         slopes: Their derivatives with respect to their own angles, of the same shape.
-        permutations: As for ``evolve``.
-        signs: As for ``evolve``.
-        choice: As for ``evolve``.
 
     Returns:
         The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
     """
     n_layers, n_qubits = gates.shape[:2]
-    groups = [kron(group).unbind() for group in torch.split(gates, group_sizes(n_qubits), 1)]
-    # What turns the state behind a layer into its derivative: the slope in place of the gate.
-    turns = slopes @ gates.mH
-    moves = rows(permutations, len(state)), rows(signs, len(state))
-    states = state.to(gates.dtype)[None]  # the state first, then one row for each angle so far
-    for layer, chosen in enumerate(per_layer(choice, n_layers)):
-        states = entangle(states, *moves, chosen)
+    groups = [kron(group) for group in torch.split(gates, group_sizes(n_qubits), 1)]
+    # What makes the state behind a layer its derivative: the slope in place of the gate.
+    replaced = slopes @ gates.mH
+    states = layers.start.to(gates.dtype)[None]  # the state, then one row for each angle so far
+    for layer in range(n_layers):
+        states = layers.entangle(states, layer)
         for group in groups:
-            states = turn(group[layer], states)
-        new = [apply_gate(states[0], turns[layer, wire], wire) for wire in range(n_qubits)]
+            states = apply_group(group[layer], states)
+        new = [apply_gate(states[0], replaced[layer, wire], wire) for wire in range(n_qubits)]
         states = torch.cat([states, torch.stack(new)])
     squares = (states[0].conj() * states[0]).real
     derivatives = 2 * (states[0].conj() * states[1:]).real
-    if isinstance(choice, Tensor):  # the state is divided by its norm, and so are its derivatives
+    if isinstance(layers.choice, Tensor):  # the state is divided by its norm, and so are these
         total = squares.sum()
         squares = squares / total
         derivatives = (derivatives - derivatives.sum(1, keepdim=True) * squares) / total
@@ -65,7 +54,7 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
 
     Args:
         layers: The ``layers`` method of a circuit, which turns angles into
-            :class:`~qtdqas_lite.statevector.Layers`. It is called once.
+            :class:`~qtdqas_lite.simulator.Layers`. It is called once.
         theta: Angles in radians, shape (n_layers, n), best in float64.
 
     Returns:
@@ -87,13 +76,13 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
             f"{tuple(theta.shape)}"
         )
     slopes = torch.zeros_like(gates) if slopes is None else slopes
-    return tangents(run.start, gates, slopes, run.permutations, run.signs, run.choice)
+    return tangents(run, gates, slopes)
 
 
 def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
     """Score how many directions the angles can move the weights in, without any training.
 
-    The score is logdet(1 + 10 J J^T / 2**n), with J the derivatives of the log channel
+    The score is logdet(1 + 10 J J^T / 2**n), with J the derivatives of the log feature
     log(2**n p + 0.01). It is zero for a dead circuit, and grows with the number of independent
     directions and with their lengths.
 

@@ -10,16 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .architect import check_positive
 from .circuits import Candidate
-from .criterion import angle_score
-from .errors import SearchError
+from .errors import SearchError, check_positive
 from .relaxed_circuit import RelaxedCircuit
+from .score import angle_score
 from .search_space import SearchSpace
 
-Strategy = Literal[
-    "random", "successive-halving", "score", "score-then-train", "score-ascent", "relaxed-score"
-]
+Strategy = Literal["random", "successive-halving", "score", "score-then-train", "score-ascent"]
 Train = Callable[[Candidate, int, int], float]
 
 
@@ -67,14 +64,12 @@ def select(
     - ``"successive-halving"`` trains many for steps / 4, the better half of these anew for
       steps / 2, and the better half of those for steps, at the same cost each time (Jamieson and
       Talwalkar, arXiv 1502.07943).
-    - ``"score"`` takes the highest :func:`~qtdqas_lite.criterion.angle_score` of as many random
+    - ``"score"`` takes the highest :func:`~qtdqas_lite.score.angle_score` of as many random
       candidates as the budget pays for; nothing is trained.
     - ``"score-then-train"`` scores ``n_scored`` random candidates, and trains the best of them for
       ``steps`` each as long as the budget lasts.
     - ``"score-ascent"`` ascends the expected score of a distribution over the space by the score
       function (Williams 1992), and takes its likeliest architecture; nothing is trained.
-    - ``"relaxed-score"`` does so with the score's own gradient, through a relaxed circuit whose
-      forward passes are discrete (straight-through Gumbel); nothing is trained.
 
     Args:
         space: A search space; the first four also take a list of candidates.
@@ -94,26 +89,26 @@ def select(
     if strategy not in get_args(Strategy):
         raise SearchError(f"strategy must be one of {list(get_args(Strategy))}, got {strategy!r}")
     check_positive(budget=budget, steps=steps, score_cost=score_cost, n_scored=n_scored)
-    purse = _Purse(space, train, budget, score_cost, generator)
+    account = _Account(space, train, budget, score_cost, generator)
     if strategy == "random":
-        trials = purse.train(purse.draw(budget // steps), steps)
+        trials = account.train(account.draw(budget // steps), steps)
     elif strategy == "successive-halving":
         trials = []
-        survivors = purse.draw(int(budget / 3 / max(1, steps // 4)))
+        survivors = account.draw(int(budget / 3 / max(1, steps // 4)))
         for part in (4, 2, 1):
-            trials = purse.train(survivors, max(1, steps // part))
+            trials = account.train(survivors, max(1, steps // part))
             survivors = [t.candidate for t in trials[: max(1, len(trials) // 2)]]
     elif strategy == "score-then-train":
-        ranked = purse.score(purse.draw(n_scored))
-        trials = purse.train(ranked[: int((budget - purse.spent) / steps)], steps)
+        ranked = account.score(account.draw(n_scored))
+        trials = account.train(ranked[: int((budget - account.spent) / steps)], steps)
     elif strategy == "score":
-        return purse.selection(purse.score(purse.draw(int(budget / score_cost)))[0])
+        return account.selection(account.score(account.draw(int(budget / score_cost)))[0])
     else:
-        return purse.selection(purse.ascend(strategy == "relaxed-score"))
-    return purse.selection(trials[0].candidate)
+        return account.selection(account.ascend())
+    return account.selection(trials[0].candidate)
 
 
-class _Purse:
+class _Account:
     """Draws, trains and scores candidates, and counts what that costs."""
 
     def __init__(
@@ -170,7 +165,7 @@ class _Purse:
         self.scores += found
         return [candidate for candidate, _ in sorted(found, key=lambda pair: -pair[1])]
 
-    def ascend(self, through_relaxation: bool) -> Candidate:
+    def ascend(self) -> Candidate:
         """Ascend the expected score; every evaluation draws an architecture and new angles."""
         space = self.space
         if not isinstance(space, SearchSpace):
@@ -182,12 +177,12 @@ class _Purse:
             entanglers=space.entanglers,
             hadamards=space.hadamards,
             sharing=space.sharing,
-            sampling="straight-through" if through_relaxation else "score-function",
+            sampling="score-function",
             generator=self.generator,
         ).double()
         if not list(circuit.alpha.values()) or self.budget < self.score_cost:
             raise SearchError("there is nothing to choose, or the budget does not pay for a score")
-        descent = torch.optim.Adam(circuit.alpha.values(), lr=0.1)
+        optimizer = torch.optim.Adam(circuit.alpha.values(), lr=0.1)
         baseline: Tensor | None = None
         seed = int(torch.randint(2**62, (), generator=self.generator))
         with torch.random.fork_rng(devices=[]):  # the draws come from the global generator
@@ -195,16 +190,12 @@ class _Purse:
             for _ in range(int(self.budget / self.score_cost)):
                 theta = torch.pi * (2 * torch.rand_like(circuit.theta) - 1)
                 mixture = circuit.mixture()
-                with torch.set_grad_enabled(through_relaxation):
+                with torch.no_grad():
                     score = angle_score(partial(circuit.layers, mixture=mixture), theta)
-                if through_relaxation:
-                    gain = score
-                else:
-                    before = score if baseline is None else baseline
-                    baseline = 0.9 * before + 0.1 * score
-                    gain = (score - before) * circuit.log_probability
-                descent.zero_grad()
-                torch.autograd.backward(-gain)
-                descent.step()
+                before = score if baseline is None else baseline
+                baseline = 0.9 * before + 0.1 * score
+                optimizer.zero_grad()
+                torch.autograd.backward((before - score) * circuit.log_probability)
+                optimizer.step()
                 self.scores.append((circuit.architecture(mixture), score.item()))
         return circuit.architecture()

@@ -1,4 +1,4 @@
-"""The fast path: circuits forward and backward, gate by gate, in compiled loops (appendix a1).
+"""The loops of the fast path: a circuit forward and backward, gate by gate, compiled.
 
 A state is an array of planes, shape (planes, 2**n): the real parts of its amplitudes and, unless
 all gates are real, the imaginary parts. On the way back the gradient's planes stand behind those of
@@ -7,7 +7,7 @@ the state, so that whatever moves one moves the other. A gate is a unit quaterni
 
 Only three loops are compiled, because a reader waits for the compiler when the first circuit runs:
 :func:`rotate` applies a layer's gates, :func:`entangle` an entangler, and :func:`share` measures
-how much an entangler contributes. Nothing here checks its arguments: :mod:`.statevector` does.
+how much an entangler contributes. Nothing here checks its arguments: :mod:`.compiled` does.
 """
 
 # In one file, since numba keeps what it has compiled until this very file changes.
@@ -195,30 +195,21 @@ def share(lam, source, sign, psi):
     return total
 
 
-def _workspace(state: Any) -> tuple[Any, Any]:
-    """Make a second state, and two blocks, to work in."""
-    planes, length = state.shape
-    return np.zeros_like(state), np.empty((2, planes, min(length, 2**BLOCK_WIRES)), state.dtype)
-
-
-def forward(layers: tuple[Any, ...], order: Any, weights: Any, kept: Any, scales: Any) -> None:
+def forward(arrays: tuple[Any, ...], kept: Any, norms: Any) -> None:
     """Run a circuit.
 
     Args:
-        layers: Gates, (n_layers, n, 4), and the sources and signs of all entanglers,
-            (n_entanglers, 2**n).
-        order: Which entangler acts in each layer; ignored if there are weights.
-        weights: None, or shape (n_layers, n_entanglers): layers then add up entanglers, and divide
-            by the norm.
+        arrays: Gates, (n_layers, n, 4); the sources and signs of all entanglers, (n_entanglers,
+            2**n); which of them acts in each layer; and None, or weights of shape (n_layers,
+            n_entanglers) in its place: layers then add up entanglers, and divide by the norm.
         kept: Holds the first state, and then the last one, (1, planes, 2**n), or all of them, with
             n_layers + 1 in place of 1.
-        scales: Takes what the sums are multiplied by, shape (n_layers,), if there are weights.
+        norms: Takes what sums are divided by, shape (n_layers,).
     """
-    gates, sources, signs = layers
-    state, real = kept[0], kept.shape[1] == 1
-    work, blocks = _workspace(state)
-    no_slopes, one = np.empty((0, 3), gates.dtype), gates.dtype.type(1)
-    for layer, rotations in enumerate(gates):
+    gates, sources, signs, order, weights = arrays
+    state, real, one = kept[0], kept.shape[1] == 1, gates.dtype.type(1)
+    work, blocks, no_slopes = np.zeros_like(state), _blocks(state), np.empty((0, 3), gates.dtype)
+    for layer, of_layer in enumerate(gates):
         out = kept[layer + 1] if len(kept) > 1 else work
         if weights is None:
             k = order[layer]
@@ -226,68 +217,50 @@ def forward(layers: tuple[Any, ...], order: Any, weights: Any, kept: Any, scales
         else:
             for k, weight in enumerate(weights[layer]):
                 entangle(state, sources[k], signs[k], weight, False, k > 0, out)
-            scales[layer] = 1 / np.linalg.norm(out)
-            out *= scales[layer]
-        rotate(out, rotations, real, blocks, no_slopes)
+            norms[layer] = np.linalg.norm(out)
+            out /= norms[layer]
+        rotate(out, of_layer, real, blocks, no_slopes)
         state, work = out, state
     if len(kept) == 1 and len(gates) % 2:
         kept[0] = state
 
 
-def backward(  # noqa: D417
-    layers: tuple[Any, ...],
-    order: Any,
-    weights: Any,
-    kept: Any,
-    scales: Any,
-    lam: Any,
-    of_weights: Any,
-) -> Any:
+def backward(arrays: tuple[Any, ...], kept: Any, norms: Any, lam: Any, of_weights: Any) -> Any:
     """Carry a gradient back through the circuit that :func:`forward` has run.
 
     Args:
-        layers: As for :func:`forward`; and so are ``order``, ``weights``, ``kept`` and ``scales``.
-        lam: That of the last state, shape (planes, 2**n); becomes that of the first.
+        arrays: As for :func:`forward`.
+        kept: As :func:`forward` has left it.
+        norms: Likewise.
+        lam: The gradient of the last state, shape (planes, 2**n); becomes that of the first.
         of_weights: Takes that of the weights, if there are any.
 
     Returns:
-        The gates' slopes: of rotations about X, Y and Z behind them, shape (n_layers, n, 3).
+        The slopes of rotations about X, Y and Z behind each gate, shape (n_layers, n, 3).
     """
-    gates, sources, signs = layers
-    undo = gates * np.array([1, -1, -1, -1], gates.dtype)
+    gates, sources, signs, order, weights = arrays
+    inverse = gates * np.array([1, -1, -1, -1], gates.dtype)
     slopes = np.zeros((*gates.shape[:2], 3), gates.dtype)
     planes, one = len(lam), gates.dtype.type(1)
     both = np.concatenate([kept[-1], lam])  # psi, and lam behind it
-    work, blocks = _workspace(both)
+    work, blocks = np.zeros_like(both), _blocks(both)
     for layer in reversed(range(len(gates))):
-        rotate(both, undo[layer], planes == 1, blocks, slopes[layer])
+        rotate(both, inverse[layer], planes == 1, blocks, slopes[layer])
         if weights is None:
             k = order[layer]
             entangle(both, sources[k], signs[k], one, True, False, work)
         else:  # a sum cannot be undone
             work[:planes] = kept[layer]
-            for k, weight in enumerate(scales[layer] * weights[layer]):
+            for k, weight in enumerate(weights[layer] / norms[layer]):
                 entangler = sources[k], signs[k]
                 entangle(both[planes:], *entangler, weight, True, k > 0, work[planes:])
-                part = share(both[planes:], *entangler, kept[layer])
-                of_weights[layer, k] = scales[layer] * part
+                of_weights[layer, k] = share(both[planes:], *entangler, kept[layer]) / norms[layer]
         both, work = work, both
     lam[:] = both[planes:]
     return slopes
 
 
-def along_quaternions(gates: Any, slopes: Any) -> Any:
-    """Turn slopes into the gradient of gates, shape (n_layers, n, 4).
-
-    A rotation by 2 eps behind a gate multiplies its quaternion q by 1 + eps i, j or k from the
-    left, and psi by 1 - i eps P. So the gradient is the sum of slopes times i q, j q and k q.
-    """
-    w, x, y, z = np.moveaxis(gates, -1, 0)
-    a, b, c = np.moveaxis(slopes, -1, 0)
-    parts = (
-        -a * x - b * y - c * z,
-        a * w + b * z - c * y,
-        -a * z + b * w + c * x,
-        a * y - b * x + c * w,
-    )
-    return np.stack(parts, -1)
+def _blocks(state: Any) -> Any:
+    """Make two blocks to work in."""
+    planes, length = state.shape
+    return np.empty((2, planes, min(length, 2**BLOCK_WIRES)), state.dtype)

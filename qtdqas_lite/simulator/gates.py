@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CircuitError
+from ..errors import CircuitError
 
 CNOT, CZ = "cnot", "cz"
 
