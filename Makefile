@@ -67,7 +67,7 @@ else
 # What was finished once is brought up to date in its place; that takes no network if no pin has changed.
 .venv/.installed: requirements.txt pyproject.toml
 	$(call heading,set-up)
-	@[ -f $@ ] && [ -z '$(NEWEST)' ] && $(PY) -m pip -V >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	@[ -f $@ ] && [ -z '$(NEWEST)' ] && [ -x $(PY) ] || "$(PYTHON)" -m venv --clear .venv
 ifeq ($(NEWEST),)
 	@$(PY) -m pip install -q -r requirements.txt || $(OFFLINE)
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
