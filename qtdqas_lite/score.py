@@ -54,7 +54,7 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
 
     Args:
         layers: The ``layers`` method of a circuit, which turns angles into
-            :class:`~qtdqas_lite.simulator.Layers`. It is called once.
+            :class:`.Layers`. It is called once.
         theta: Angles in radians, shape (n_layers, n), best in float64.
 
     Returns:

@@ -1,6 +1,6 @@
 """From the gates of a layered circuit to the probabilities of its outcomes: the fast path.
 
-The loops of :mod:`.loops` run the circuit gate by gate, and a gradient of their own undoes it.
+The compiled loops run the circuit gate by gate, and a gradient of their own undoes it.
 The tests hold this path against :func:`.evolve`, and both against PennyLane.
 """
 
