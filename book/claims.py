@@ -300,7 +300,7 @@ def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
         found.append(
             (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), counted, judged)
         )
-    head = ["", "searches", "worse than the mixture", "better when trained anew", "dead", "verdict"]
+    head = ["task", "searches", "worse than the mixture", "better when trained anew", "dead", "verdict"]
     return table(head, found)
 
 
