@@ -300,8 +300,8 @@ def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
         found.append(
             (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), counted, judged)
         )
-    head = ["task", "searches", "worse than the mixture", "better when trained anew", "dead", "verdict"]
-    return table(head, found)
+    counts = ["searches", "worse than the mixture", "better when trained anew", "dead"]
+    return table(["task", *counts, "verdict"], found)
 
 
 # --- Reinforcement learning
