@@ -18,6 +18,8 @@ from .errors import (
     TargetError,
 )
 from .generator import GeneratedNetwork
+from .growing_circuit import GrowingCircuit
+from .growth import Growth, grow
 from .ledger import ParameterCount
 from .mapping import AffineMapping, MLPMapping, log_feature
 from .relaxation import anneal
@@ -39,6 +41,8 @@ __all__ = [
     "EncodingError",
     "FixedCircuit",
     "GeneratedNetwork",
+    "GrowingCircuit",
+    "Growth",
     "MLPMapping",
     "ParameterCount",
     "QuantumTrainError",
@@ -54,6 +58,7 @@ __all__ = [
     "basis_bits",
     "diagnose",
     "fit",
+    "grow",
     "log_feature",
     "n_qubits_for",
     "paper_space",

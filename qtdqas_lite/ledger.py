@@ -19,6 +19,8 @@ class ParameterCount:
         total: Everything that is trained.
         target: The weights that are written, M.
         ratio: Weights written per trained number, target / total (infinite if nothing is trained).
+        choice_bits: How many bits tell which architecture was chosen among those that could have
+            been; 0 for a fixed circuit, of which that is not known.
     """
 
     angles: int
@@ -27,6 +29,7 @@ class ParameterCount:
     total: int
     target: int
     ratio: float
+    choice_bits: float = 0.0
 
     def __str__(self) -> str:
         rows = [
@@ -37,14 +40,18 @@ class ParameterCount:
             ("weights written", self.target),
         ]
         lines = [f"{name:<24}{count:>10,}" for name, count in rows]
-        return "\n".join([*lines, f"{'weights per trained':<24}{self.ratio:>10.1f}"])
+        lines.append(f"{'weights per trained':<24}{self.ratio:>10.1f}")
+        if self.choice_bits:
+            lines.append(f"{'bits of the choice':<24}{self.choice_bits:>10.1f}")
+        return "\n".join(lines)
 
 
 def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> ParameterCount:
     """Count every parameter of ``network`` that requires a gradient; ``circuit`` is a part of it.
 
     A circuit names the parameters that choose its architecture in an attribute
-    ``architecture_parameters``; its others are angles.
+    ``architecture_parameters``; its others are angles, of which those that a mask ``is_open`` of
+    the shape of ``theta`` excludes are not trained. ``choice_bits`` is an attribute too.
     """
     chooses = set(getattr(circuit, "architecture_parameters", ()))
     angles = architecture = 0
@@ -54,7 +61,16 @@ def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> 
         elif parameter.requires_grad:
             angles += parameter.numel()
     total = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    if hasattr(circuit, "is_open") and circuit.theta.requires_grad:
+        closed = int((~circuit.is_open).sum())
+        angles, total = angles - closed, total - closed
     ratio = n_weights / total if total else math.inf
     return ParameterCount(
-        angles, architecture, total - angles - architecture, total, n_weights, ratio
+        angles,
+        architecture,
+        total - angles - architecture,
+        total,
+        n_weights,
+        ratio,
+        float(getattr(circuit, "choice_bits", 0.0)),
     )

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .circuits import Candidate, FixedCircuit
 from .errors import CircuitError, check_whole
+from .growing_circuit import GrowingCircuit
 from .relaxed_circuit import RelaxedCircuit
 from .simulator import CNOT, entangler_gates, rotation_gates
 
@@ -33,7 +34,7 @@ _STYLE = {**_INK, **_THIN, "patch.facecolor": "white", "patch.force_edgecolor": 
 
 
 def to_qnode(
-    circuit: Candidate | FixedCircuit | RelaxedCircuit,
+    circuit: Candidate | FixedCircuit | RelaxedCircuit | GrowingCircuit,
     *,
     device: Any = "default.qubit",
     shots: Any = None,
@@ -85,6 +86,10 @@ def to_qnode(
 
 def _plan(circuit: Any) -> tuple[Callable[[Tensor], None], int, tuple[int, ...]]:
     """Give what queues the circuit's gates at given angles, n, and the shape of the angles."""
+    if isinstance(circuit, GrowingCircuit):
+        gates, grown = circuit.architecture(), circuit
+        shape = tuple(grown.theta.shape)
+        return lambda theta: _apply(gates, grown.angles(theta)), gates.n_qubits, shape
     if isinstance(circuit, FixedCircuit):
         circuit = circuit.architecture()
     if isinstance(circuit, Candidate):

@@ -6,6 +6,7 @@ The tests hold this path against :func:`.evolve`, and both against PennyLane.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def probabilities(layers: Layers) -> Tensor:
     Raises:
         CircuitError: if ``choice`` is not one choice for each layer, or shapes do not fit together.
     """
-    start, quaternions, permutations, signs, choice, real = layers
+    start, quaternions, permutations, signs, choice, real, turning = layers
     n_layers = len(quaternions)
     if choice is not None and len(choice) != n_layers:
         raise CircuitError(
@@ -47,10 +48,15 @@ def probabilities(layers: Layers) -> Tensor:
     weights = choice if isinstance(choice, Tensor) else None
     order = [0] * n_layers if choice is None or isinstance(choice, Tensor) else list(choice)
     keep_all = weights is not None and torch.is_grad_enabled()
+    plan = order, real, None if real else turning
     result: Tensor = _Probabilities.apply(  # type: ignore[no-untyped-call]
-        quaternions, start, weights, permutations, signs, order, real, keep_all
+        quaternions, start, weights, permutations, signs, plan, keep_all
     )
     return result
+
+
+# Which entangler acts in each layer, whether all is real, and the wires whose gates may turn.
+_Plan = tuple[list[int], bool, Sequence[Sequence[int]] | None]
 
 
 class _Probabilities(torch.autograd.Function):
@@ -62,19 +68,22 @@ class _Probabilities(torch.autograd.Function):
         weights: Tensor | None,
         permutations: Tensor,
         signs: Tensor | None,
-        order: list[int],
-        real: bool,
+        plan: _Plan,
         keep_all: bool,
     ) -> Tensor:
-        from . import loops  # importing numba takes a moment, and is of no use without a circuit
+        from . import passes  # importing numba takes a moment, and is of no use without a circuit
 
-        arrays = _arrays(quaternions, start, weights, permutations, signs, order)
+        arrays = _arrays(quaternions, start, weights, permutations, signs, plan)
         gates, dtype = arrays[0], arrays[0].dtype
-        kept = np.zeros((len(gates) + 1 if keep_all else 1, 2 - real, len(start)), dtype)
-        kept[0, 0] = start.numpy(force=True)
+        planes = 1 if plan[1] else 2
+        kept = np.zeros((len(gates) + 1 if keep_all else 1, planes, len(start)), dtype)
+        amplitudes = start.numpy(force=True)
+        kept[0, 0] = amplitudes.real
+        if start.is_complex():
+            kept[0, 1] = amplitudes.imag
         norms = np.ones(len(gates), dtype)
-        loops.forward(arrays, kept, norms)
-        ctx.arrays, ctx.order, ctx.real = arrays, order, real
+        passes.forward(arrays, kept, norms)
+        ctx.arrays, ctx.plan = arrays, plan
         # PyTorch counts, moves and watches what it saves, and so notices what is changed meanwhile.
         saved = torch.from_numpy(kept), torch.from_numpy(norms)
         ctx.save_for_backward(quaternions, start, weights, permutations, signs, *saved)
@@ -86,7 +95,7 @@ class _Probabilities(torch.autograd.Function):
         batched = transforms_active() or torch._C._functorch.is_legacy_batchedtensor(grad)
         plain = torch.is_grad_enabled() or batched
         found = _plain_gradients(ctx, grad) if plain else _fast_gradients(ctx, grad)
-        return *found, None, None, None, None, None
+        return *found, None, None, None, None
 
 
 def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
@@ -94,16 +103,17 @@ def _plain_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     quaternions, start, weights, permutations, signs, *_ = ctx.saved_tensors
     leaves = quaternions, start, weights
     inputs = [t for t in leaves if t is not None and t.requires_grad]
-    choice = ctx.order if weights is None else weights
+    order, real, _ = ctx.plan
+    choice = order if weights is None else weights
     with torch.enable_grad():
-        p = squares(evolve(Layers(start, quaternions, permutations, signs, choice, ctx.real)))
+        p = squares(evolve(Layers(start, quaternions, permutations, signs, choice, real)))
     found = iter(torch.autograd.grad(p, inputs, grad, create_graph=torch.is_grad_enabled()))
     return [next(found) if t is not None and t.requires_grad else None for t in leaves]
 
 
 def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Carry the gradient back through the layers: quaternions, start and weights."""
-    from . import loops
+    from . import passes
 
     _, start, weights, _, _, *saved = ctx.saved_tensors
     kept, norms = (tensor.numpy() for tensor in saved)
@@ -112,10 +122,10 @@ def _fast_gradients(ctx: Any, grad: Tensor) -> list[Tensor | None]:
         of_p = of_p - (of_p * np.square(kept[-1]).sum(0)).sum()
     lam = 2 * of_p * kept[-1]
     of_weights = None if weights is None else np.empty(weights.shape, lam.dtype)
-    slopes = loops.backward(ctx.arrays, kept, norms, lam, of_weights)
+    slopes = passes.backward(ctx.arrays, kept, norms, lam, of_weights)
     return [
         torch.from_numpy(along_quaternions(ctx.arrays[0], slopes)),
-        torch.from_numpy(lam[0]).to(start),
+        torch.from_numpy(lam[0] + 1j * lam[1] if start.is_complex() else lam[0]).to(start),
         None if weights is None else torch.from_numpy(of_weights).to(weights),
     ]
 
@@ -143,12 +153,10 @@ def _arrays(
     weights: Tensor | None,
     permutations: Tensor,
     signs: Tensor | None,
-    order: list[int],
+    plan: _Plan,
 ) -> tuple[Any, ...]:
-    """Prepare what the loops take: gates, sources, signs, the entangler of each layer or weights.
-
-    The loops trust their arguments, and would read and write elsewhere.
-    """
+    """Prepare what the loops take, and check it: they trust it, and would read elsewhere."""
+    order, real, turning = plan
     dtype, length = quaternions.dtype, len(start)
     gates = _array(quaternions, dtype)
     sources = _array(permutations.view(-1, length), torch.int32).view(np.uint32)
@@ -160,13 +168,15 @@ def _arrays(
     fits = gates.shape[2:] == (4,) and 2 ** gates.shape[1] == length and sources.max() < length
     n_chosen = max(order) + 1 if shares is None else shares.shape[-1]
     enough = n_chosen <= len(sources) if shares is None else n_chosen == len(sources)
+    fits = fits and not (real and start.is_complex()) and len(turning or gates) == len(gates)
     if not fits or changes.shape != sources.shape or not enough:
         raise CircuitError(
-            f"these layers do not fit together: a start of {length} amplitudes, quaternions of "
-            f"shape {tuple(quaternions.shape)}, permutations of shape {sources.shape} and up to "
-            f"{sources.max()}, signs of shape {changes.shape}, {n_chosen} weights a layer"
+            f"these layers do not fit together: a start of {length} amplitudes ({start.dtype}, and "
+            f"{real=}), quaternions of shape {tuple(quaternions.shape)}, permutations of shape "
+            f"{sources.shape} and up to {sources.max()}, signs of shape {changes.shape}, and "
+            f"{n_chosen} weights a layer"
         )
-    return gates, sources, changes, order, shares
+    return gates, sources, changes, order, shares, turning
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> Any:

@@ -26,6 +26,13 @@ _COMPLEX = (
     (0, -1, 0, 0, 0, 0, 0, 1),
 )
 _REAL = tuple(row[::2] for row in _COMPLEX)
+# The 4 x 4 matrices by which 1, i, j and k multiply a quaternion from the left, one a row.
+_PRODUCT = (
+    (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1),
+    (0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0),
+    (0, 0, -1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, -1, 0, 0),
+    (0, 0, 0, -1, 0, 0, -1, 0, 0, 1, 0, 0, 1, 0, 0, 0),
+)
 
 
 @lru_cache(maxsize=64)
@@ -85,6 +92,13 @@ def rotation_quaternions(rotation: str, theta: Tensor) -> Tensor:
     if rotation not in ROTATIONS:
         raise CircuitError(f"rotation must be one of {list(ROTATIONS)}, got {rotation!r}")
     return ROTATIONS[rotation](theta)
+
+
+def compose(second: Tensor, first: Tensor) -> Tensor:
+    """Multiply quaternions, shape (..., 4): the gate that does what two do, one after the other."""
+    product = _constant(_PRODUCT, second.dtype, second.device)
+    columns = torch.mm(second.reshape(-1, 4), product).view(-1, 4, 4)
+    return torch.bmm(columns, first.reshape(-1, 4, 1)).view(second.shape)
 
 
 def quaternion_gates(quaternions: Tensor, *, real: bool = False) -> Tensor:

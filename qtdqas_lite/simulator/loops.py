@@ -5,9 +5,11 @@ all gates are real, the imaginary parts. On the way back the gradient's planes s
 the state, so that whatever moves one moves the other. A gate is a unit quaternion (w, x, y, z), see
 :mod:`.gates`.
 
-Only three loops are compiled, because a reader waits for the compiler when the first circuit runs:
+Few loops are compiled, because a reader waits for the compiler when the first circuit runs:
 :func:`rotate` applies a layer's gates, :func:`entangle` an entangler, and :func:`share` measures
-how much an entangler contributes. Nothing here checks its arguments: :mod:`.compiled` does.
+how much an entangler contributes. For layers in which few gates turn there are :func:`turn`, which
+applies a single gate, and :func:`overlaps`, which applies none. Nothing here checks its arguments:
+:mod:`.compiled` does.
 """
 
 # In one file, since numba keeps what it has compiled until this very file changes.
@@ -19,7 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 from numba.core.caching import FunctionCache
 
 # Sums may be taken in any order, so that they can be vectorised; NaN and infinity stay themselves.
@@ -176,6 +177,66 @@ def rotate(state, gates, real, blocks, slopes):
 
 
 @_kernel
+def turn(state, wire, gate):
+    """Apply one gate of a circuit with complex gates, in place, to psi and whatever is behind it.
+
+    Args:
+        state: Planes of psi, and on the way back those of its gradient lam: (2 or 4, 2**n).
+        wire: Which wire it acts on.
+        gate: A unit quaternion, shape (4,).
+    """
+    w, x, y, z = gate[0], gate[1], gate[2], gate[3]
+    half = state.shape[1] >> (wire + 1)
+    for plane in range(0, len(state), 2):
+        for start in range(0, state.shape[1], 2 * half):
+            for i in range(start, start + half):
+                a, b = state[plane, i], state[plane, i + half]
+                c, d = state[plane + 1, i], state[plane + 1, i + half]
+                state[plane, i] = w * a - y * b + z * c + x * d
+                state[plane, i + half] = y * a + w * b + x * c - z * d
+                state[plane + 1, i] = w * c - y * d - z * a - x * b
+                state[plane + 1, i + half] = y * c + w * d - x * a + z * b
+
+
+@_kernel
+def overlaps(both, turned, slopes):
+    """Measure the slopes of all wires behind a layer of complex gates, without applying any.
+
+    Args:
+        both: Planes of psi and lam, shape (4, 2**n).
+        turned: To work in, of the same shape.
+        slopes: Takes what :func:`rotate` adds to its own, shape (n, 3).
+    """
+    n, length = len(slopes), both.shape[1]
+    near = n // 2  # the last wires come first in a copy, because inner loops have to be long
+    rows, columns = 1 << (n - near), 1 << near
+    for plane in range(4):
+        for i in range(rows):
+            for j in range(columns):
+                turned[plane, j * rows + i] = both[plane, i * columns + j]
+    for wire in range(n):
+        state = both if wire < n - near else turned
+        half = length >> (wire + 1) if wire < n - near else length >> (wire - (n - near) + 1)
+        x = y = z = both.dtype.type(0)
+        for start in range(0, length, 2 * half):
+            middle, end = start + half, start + 2 * half
+            sx, sy, sz = slopes_of(
+                state[0, start:middle],
+                state[0, middle:end],
+                state[1, start:middle],
+                state[1, middle:end],
+                state[2, start:middle],
+                state[2, middle:end],
+                state[3, start:middle],
+                state[3, middle:end],
+            )
+            x += sx
+            y += sy
+            z += sz
+        slopes[wire, 0], slopes[wire, 1], slopes[wire, 2] = x, y, z
+
+
+@_kernel
 def entangle(state, source, sign, weight, back, add, out):
     """Write a weight times what an entangler or its transpose makes of a state; or add it."""
     for plane in range(len(state)):
@@ -193,74 +254,3 @@ def share(lam, source, sign, psi):
         for i in range(len(source)):
             total += lam[plane, i] * sign[i] * psi[plane, source[i]]
     return total
-
-
-def forward(arrays: tuple[Any, ...], kept: Any, norms: Any) -> None:
-    """Run a circuit.
-
-    Args:
-        arrays: Gates, (n_layers, n, 4); the sources and signs of all entanglers, (n_entanglers,
-            2**n); which of them acts in each layer; and None, or weights of shape (n_layers,
-            n_entanglers) in its place: layers then add up entanglers, and divide by the norm.
-        kept: Holds the first state, and then the last one, (1, planes, 2**n), or all of them, with
-            n_layers + 1 in place of 1.
-        norms: Takes what sums are divided by, shape (n_layers,).
-    """
-    gates, sources, signs, order, weights = arrays
-    state, real, one = kept[0], kept.shape[1] == 1, gates.dtype.type(1)
-    work, blocks, no_slopes = np.zeros_like(state), _blocks(state), np.empty((0, 3), gates.dtype)
-    for layer, of_layer in enumerate(gates):
-        out = kept[layer + 1] if len(kept) > 1 else work
-        if weights is None:
-            k = order[layer]
-            entangle(state, sources[k], signs[k], one, False, False, out)
-        else:
-            for k, weight in enumerate(weights[layer]):
-                entangle(state, sources[k], signs[k], weight, False, k > 0, out)
-            norms[layer] = np.linalg.norm(out)
-            out /= norms[layer]
-        rotate(out, of_layer, real, blocks, no_slopes)
-        state, work = out, state
-    if len(kept) == 1 and len(gates) % 2:
-        kept[0] = state
-
-
-def backward(arrays: tuple[Any, ...], kept: Any, norms: Any, lam: Any, of_weights: Any) -> Any:
-    """Carry a gradient back through the circuit that :func:`forward` has run.
-
-    Args:
-        arrays: As for :func:`forward`.
-        kept: As :func:`forward` has left it.
-        norms: Likewise.
-        lam: The gradient of the last state, shape (planes, 2**n); becomes that of the first.
-        of_weights: Takes that of the weights, if there are any.
-
-    Returns:
-        The slopes of rotations about X, Y and Z behind each gate, shape (n_layers, n, 3).
-    """
-    gates, sources, signs, order, weights = arrays
-    inverse = gates * np.array([1, -1, -1, -1], gates.dtype)
-    slopes = np.zeros((*gates.shape[:2], 3), gates.dtype)
-    planes, one = len(lam), gates.dtype.type(1)
-    both = np.concatenate([kept[-1], lam])  # psi, and lam behind it
-    work, blocks = np.zeros_like(both), _blocks(both)
-    for layer in reversed(range(len(gates))):
-        rotate(both, inverse[layer], planes == 1, blocks, slopes[layer])
-        if weights is None:
-            k = order[layer]
-            entangle(both, sources[k], signs[k], one, True, False, work)
-        else:  # a sum cannot be undone
-            work[:planes] = kept[layer]
-            for k, weight in enumerate(weights[layer] / norms[layer]):
-                entangler = sources[k], signs[k]
-                entangle(both[planes:], *entangler, weight, True, k > 0, work[planes:])
-                of_weights[layer, k] = share(both[planes:], *entangler, kept[layer]) / norms[layer]
-        both, work = work, both
-    lam[:] = both[planes:]
-    return slopes
-
-
-def _blocks(state: Any) -> Any:
-    """Make two blocks to work in."""
-    planes, length = state.shape
-    return np.empty((2, planes, min(length, 2**BLOCK_WIRES)), state.dtype)

@@ -29,7 +29,7 @@ class Layers(NamedTuple):
     """All that a circuit is made of: what :func:`evolve` and :func:`.probabilities` take."""
 
     start: Tensor
-    """Real amplitudes before the first layer, shape (2**n,), norm 1."""
+    """Amplitudes before the first layer, shape (2**n,), norm 1; complex only if not ``real``."""
     quaternions: Tensor
     """The gate of each layer and wire as a unit quaternion (w, x, y, z), shape (n_layers, n, 4).
     It stands for w I - i (x X + y Y + z Z)."""
@@ -43,6 +43,9 @@ class Layers(NamedTuple):
     state is then divided by its norm."""
     real: bool = False
     """Whether x and z are zero in every gate, and stay so. Amplitudes are then real numbers."""
+    turning: Sequence[Sequence[int]] | None = None
+    """The wires of each layer whose gates may differ from the identity, so that the fast path can
+    leave the others out; by default all. The gradients are those of all gates."""
 
     @property
     def gates(self) -> Tensor:
@@ -124,6 +127,16 @@ def apply_group(matrix: Tensor, states: Tensor) -> Tensor:
     columns = states.view(*states.shape[:-1], len(matrix), -1)
     reordered: Tensor = columns.mT @ matrix.mT
     return reordered.flatten(-2)
+
+
+def product_state(qubit: Tensor, n_qubits: int) -> Tensor:
+    """Put the same state on every qubit: the n-th tensor power of shape (2,), by squaring."""
+    state = qubit
+    for bit in f"{n_qubits:b}"[1:]:
+        state = torch.outer(state, state).flatten()
+        if bit == "1":
+            state = torch.outer(state, qubit).flatten()
+    return state
 
 
 def squares(state: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from qtdqas_lite import (
     CircuitEnsemble,
     FixedCircuit,
     GeneratedNetwork,
+    GrowingCircuit,
     RelaxedCircuit,
     SearchSpace,
     paper_space,
@@ -57,6 +58,17 @@ def per_qubit(n, generator):
     return FixedCircuit(n, 2, rotation=rotations, entangler="stride", generator=generator)
 
 
+def growing(**options):
+    def build_one(n, generator):
+        circuit = GrowingCircuit(n, 4, **options, generator=generator)
+        for number in range(0, circuit.is_open.numel(), 3):
+            angle = 3 * torch.randn((), generator=generator).item()
+            circuit.open(*circuit.slot(number), angle)
+        return circuit
+
+    return build_one
+
+
 def mixed_pool(n, n_layers):
     pool = {"entanglers": ("reversed", "cz-ring"), "rotations": ("ry", "identity")}
     return SearchSpace(n, n_layers, **pool)
@@ -83,7 +95,10 @@ CIRCUITS = {
     "ensemble raw": ensemble(weights="raw"),
     "ensemble mixed": ensemble(mixed_pool),
     **{f"ensemble {way}": ensemble(sampling=way) for way in SAMPLED},
+    "growing": growing(),
+    "growing random": growing(start="random", axes=("rz", "ry"), entangler="cz-ring"),
     "own": lambda n, generator: OwnCircuit(n, generator=generator),
+    "growing plugged": growing(axes=("tilted",), entangler="star"),
     "fixed plugged": fixed(rotation="tilted", entangler="star"),
     "relaxed plugged": relaxed(**PLUGGED, sharing="qubit"),
     "ensemble plugged": ensemble(partial(SearchSpace, **PLUGGED)),
@@ -211,7 +226,8 @@ def test_is_built_again_from_its_configuration_and_state(name):
     again.load_state_dict(circuit.state_dict(), strict=True)
     assert torch.equal(again(), circuit())
     assert again.configuration() == circuit.configuration()
-    assert set(circuit.state_dict()) == {key for key, _ in circuit.named_parameters()}
+    masks = {"is_open", "frozen"} if "growing" in name else set()
+    assert set(circuit.state_dict()) == masks | {key for key, _ in circuit.named_parameters()}
 
 
 @every_circuit
@@ -237,7 +253,7 @@ def test_writes_a_network(name):
         else:
             assert parameter.grad.isfinite().all()
     budget = net.count()
-    assert budget.angles == circuit.theta.numel()
+    assert budget.angles == getattr(circuit, "n_open", circuit.theta.numel())
     alpha = getattr(circuit, "alpha", {})
     assert budget.architecture == sum(logits.numel() for logits in alpha.values())
     assert budget.total == budget.angles + budget.architecture + budget.mapping

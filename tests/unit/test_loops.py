@@ -9,15 +9,15 @@ import pytest
 
 import qtdqas_lite
 
-SOURCE = Path(qtdqas_lite.__file__).with_name("simulator") / "loops.py"
+FOLDER = Path(qtdqas_lite.__file__).with_name("simulator")
 
-# Loops on their own, without PyTorch: the file imports nothing of the package.
+# Loops on their own, without PyTorch: they import nothing else of the package.
 LOAD = f"""
-import importlib.util, sys
+import sys, types
 import numpy as np
-spec = importlib.util.spec_from_file_location("loops", {str(SOURCE)!r})
-loops = sys.modules["loops"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(loops)
+simulator = sys.modules["simulator"] = types.ModuleType("simulator")
+simulator.__path__ = [{str(FOLDER)!r}]
+from simulator import loops, passes
 source, sign = np.array([2, 3, 1, 0], np.uint32), np.array([1, -1, 1, 1], "f")
 psi = np.array([[0.1, 0.2, 0.3, 0.4]], "f")
 """
@@ -27,10 +27,10 @@ CIRCUIT = (
     + """
 gates = np.random.default_rng(0).normal(size=(3, 2, 4)).astype("f")
 gates = gates / np.linalg.norm(gates, axis=2, keepdims=True)
-arrays = gates, source[None], sign[None], [0, 0, 0], None
+arrays = gates, source[None], sign[None], [0, 0, 0], None, None
 kept = np.array([[[0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0]]], "f")
-loops.forward(arrays, kept, None)
-slopes = loops.backward(arrays, kept, None, kept[0].copy() + 1, None)
+passes.forward(arrays, kept, None)
+slopes = passes.backward(arrays, kept, None, kept[0].copy() + 1, None)
 print(kept.tobytes().hex(), slopes.tobytes().hex())
 """
 )
