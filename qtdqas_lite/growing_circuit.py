@@ -61,7 +61,7 @@ class GrowingCircuit(nn.Module):
         *,
         axes: Sequence[str] = ("rx", "ry", "rz"),
         entangler: str = "ring",
-        start: Literal["ht", "random"] | Tensor = "ht",
+        start: Literal["ht", "random"] | Tensor = "random",
         generator: torch.Generator | None = None,
     ) -> None:
         """Build the scaffold, with every slot closed.
@@ -73,9 +73,9 @@ class GrowingCircuit(nn.Module):
             axes: Names in :data:`.ROTATIONS`, in the order in which a layer applies them. At angle
                 0 each must be the identity.
             entangler: A name in :data:`.ENTANGLERS`.
-            start: ``"ht"``: the state described above. ``"random"``: the same, and frozen random
-                angles in all slots of the first 4 layers. Or a state of your own, real or complex,
-                shape (2**n,), of norm 1.
+            start: ``"random"``: frozen random angles in all slots of the first 4 layers, without
+                which hidden units of the target start alike. ``"ht"``: no frozen angles. Or a
+                state of your own in place of T H|0>, real or complex, shape (2**n,), norm 1.
             generator: Where the frozen angles are drawn from; torch's global one by default.
 
         Raises:

@@ -53,10 +53,10 @@ def own_state(n, generator):
 
 
 OPTIONS = {
-    "ht": {},
+    "ht": {"start": "ht"},
     "random": {"start": "random"},
-    "two axes": {"axes": ("rz", "ry"), "entangler": "chain"},
-    "signs": {"axes": ("rx",), "entangler": "cz-ring"},
+    "two axes": {"start": "ht", "axes": ("rz", "ry"), "entangler": "chain"},
+    "signs": {"start": "ht", "axes": ("rx",), "entangler": "cz-ring"},
 }
 
 
@@ -110,7 +110,7 @@ def test_slopes_are_those_of_finite_differences(options, share, generator):
 
 
 def test_single_precision_and_more_qubits_are_as_good(generator):
-    circuit = grown(9, 6, 0.1)
+    circuit = grown(9, 6, 0.1, start="ht")
     cotangent = torch.randn(512, dtype=torch.float64, generator=generator)
     found = []
     for one in (circuit, copy.deepcopy(circuit).float()):
@@ -195,7 +195,7 @@ def test_weights_that_were_written_once_are_written_anew_when_a_slot_opens():
 
 
 def test_becomes_a_qnode_and_a_drawing():
-    circuit = grown(3, 5)
+    circuit = grown(3, 5, start="ht")
     qnode = to_qnode(circuit)
     found = qnode(circuit.theta.detach())
     torch.testing.assert_close(found, circuit().detach(), atol=1e-12, rtol=0)
