@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> 
         elif parameter.requires_grad:
             angles += parameter.numel()
     total = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    if hasattr(circuit, "is_open") and circuit.theta.requires_grad:
-        closed = int((~circuit.is_open).sum())
+    is_open, theta = getattr(circuit, "is_open", None), getattr(circuit, "theta", None)
+    if isinstance(is_open, Tensor) and isinstance(theta, Tensor) and theta.requires_grad:
+        closed = int((~is_open).sum())
         angles, total = angles - closed, total - closed
     ratio = n_weights / total if total else math.inf
     return ParameterCount(
