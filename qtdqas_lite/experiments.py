@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from .checkpoint import write_atomically
 from .errors import DataError, SearchError, needs
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -75,7 +75,7 @@ def sweep(
         if row[KEY] not in set(table[KEY]):
             path.parent.mkdir(parents=True, exist_ok=True)
             table = pandas.DataFrame([*table.to_dict("records"), row])
-            write_atomically(path, table.to_csv(index=False).encode())
+            write_atomically(DataError, path, table.to_csv(index=False).encode())
     table = _read_if_there(path)
     return table.set_index(KEY).loc[keys].reset_index()[table.columns]
 
