@@ -30,7 +30,8 @@ def write_atomically(
     """Write a file so that at any time it holds the old bytes or the new ones, and never a part.
 
     Any number of threads and processes may write one path; the last of them stays. A file that is
-    replaced hands on its mode, and a link stays a link.
+    replaced hands on its mode, and a link stays a link. A process that is killed while it writes
+    leaves a hidden file ``.*.part`` behind, which can be deleted.
 
     Raises:
         FileNotFoundError: if there is no such folder.
