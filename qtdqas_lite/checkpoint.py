@@ -18,7 +18,7 @@ from .circuits import CIRCUITS, Candidate
 from .errors import CheckpointError
 from .files import is_file, write_atomically
 from .mapping import FEATURES, AffineChunkMapping, AffineMapping, MLPMapping
-from .target import tensors_to_write
+from .target import copy_target, tensors_to_write
 
 SCHEMA = 3
 _KEY, _DIGEST = "qtdqas_lite", "sha256"
@@ -94,7 +94,8 @@ class Checkpointed(nn.Module):
             TargetError: if the target could not be wrapped either.
         """
         header, tensors = read_file(path)
-        shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
+        here = tensors_to_write(copy_target(target))  # a copy, because that checks the target
+        shapes = {name: list(p.shape) for name, p in here.items()}
         try:
             _check_shapes(shapes, header["shapes"], path)
             if circuit is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 from tqdm.auto import tqdm
 
-from .errors import DataError, SearchError, needs
+from .errors import DataError, SearchError, check_whole, needs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,6 +64,7 @@ def sweep(
     """
     if not callable(run) or not isinstance(configurations, Iterable):
         raise SearchError(f"run is a function and configurations a list, got {run!r:.200}")
+    n_jobs = check_whole(SearchError, -1, n_jobs=n_jobs)
     path, more = Path(path), cells(_named("columns", columns or {}))
     _check_free(more, {"wall_seconds", KEY})
     plan = [_named("a configuration", one) for one in configurations]

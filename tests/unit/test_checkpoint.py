@@ -16,6 +16,7 @@ from qtdqas_lite import (
     GeneratedNetwork,
     MLPMapping,
     RelaxedCircuit,
+    TargetError,
     basis_bits,
     paper_space,
 )
@@ -341,6 +342,12 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path):
 def test_another_target_is_refused_by_name(target, message, saved):
     with pytest.raises(CheckpointError, match=message):
         GeneratedNetwork.load(saved, target)
+
+
+def test_a_target_that_is_none_is_refused(saved):
+    for target in (None, 7, "net", torch.ones(2)):
+        with pytest.raises(TargetError, match=r"must be an nn\.Module"):
+            GeneratedNetwork.load(saved, target)
 
 
 def test_a_missing_file_is_a_missing_file(tmp_path):

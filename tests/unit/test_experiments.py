@@ -339,6 +339,12 @@ def test_the_bar_counts_what_is_missing(tmp_path, capsys):
     assert "2/2" in shown
 
 
+@pytest.mark.parametrize("n_jobs", [None, "two", 1.5, -2, True])
+def test_a_number_of_processes_that_is_none(n_jobs, tmp_path):
+    with pytest.raises(SearchError, match="n_jobs must be"):
+        sweep(pytest.fail, [{"reason": "it ran"}], tmp_path / "t.csv", n_jobs=n_jobs)
+
+
 def test_no_configurations(tmp_path):
     assert len(sweep(double, [], tmp_path / "t.csv", progress=False)) == 0
     sweep(double, grid(1), tmp_path / "t.csv", progress=False)
