@@ -23,8 +23,9 @@ class Cache:
         self, key: Any, tensors: list[Tensor], compute: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return what ``compute()`` gives, or gave when ``key`` and ``tensors`` were as now."""
-        if self._held and self._held[0] == key and _equal(self._held[1], tensors):
-            return dict(self._held[2])
+        held = self._held  # once, because another thread may replace it in between
+        if held and held[0] == key and _equal(held[1], tensors):
+            return dict(held[2])
         before = _random_states(tensors)
         found = compute()
         drawn = not _equal(before, _random_states(tensors))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from .circuits import CIRCUITS, Candidate
 from .errors import CheckpointError
+from .files import is_file, write_atomically
 from .mapping import FEATURES, AffineChunkMapping, AffineMapping, MLPMapping
-from .target import tensors_to_write
+from .target import copy_target, tensors_to_write
 
-SCHEMA = 2
-_KEY = "qtdqas_lite"
-# What the header of a saved network has to hold besides.
-_NETWORK: dict[str, type] = {"circuit": dict, "mapping": dict, "feature": str, "shapes": dict}
-_NETWORK |= {"weights_per_state": int, "trained": list, "training": bool, "sample": list}
+SCHEMA = 3
+_KEY, _DIGEST = "qtdqas_lite", "sha256"
 # What goes wrong when a network is built from a header and tensors that do not belong together.
 _MISFITS = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
 
@@ -40,7 +38,16 @@ class Checkpointed(nn.Module):
     scale: Tensor
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Save everything but the target's code to one safetensors file; see :meth:`load`."""
+        """Save everything but the target's code to one safetensors file; see :meth:`load`.
+
+        What the file held before stays whole until the new contents are complete.
+
+        Raises:
+            FileNotFoundError: if there is no such folder.
+            CheckpointError: if the path is no file but a folder, a pipe or a device, or if the
+                network holds something else than tensors.
+            TargetError: if the weights are not finite.
+        """
         circuit: dict[str, Any] = {"kind": "custom"}
         if type(self.circuit) in CIRCUITS.values():
             circuit = {"kind": type(self.circuit).__name__, **self.circuit.configuration()}  # type: ignore[operator]
@@ -55,7 +62,7 @@ class Checkpointed(nn.Module):
             "training": self.training,
             "sample": self._sample(),
         }
-        write_file(path, "network", header, self.state_dict())
+        write_file(path, header, self.state_dict())
 
     @classmethod
     def load(
@@ -86,19 +93,11 @@ class Checkpointed(nn.Module):
                 not write the weights that were saved.
             TargetError: if the target could not be wrapped either.
         """
-        header, tensors = read_file(path, "network", _NETWORK)
-        shapes = {name: list(p.shape) for name, p in tensors_to_write(target).items()}
-        saved_shapes = header["shapes"]
-        if list(shapes.items()) != list(saved_shapes.items()):
-            differing = [
-                name
-                for name in sorted({*shapes, *saved_shapes})
-                if shapes.get(name) != saved_shapes.get(name)
-            ] or ["the order of the parameters"]
-            raise CheckpointError(
-                f"{path} was saved for another target; different here: {', '.join(differing[:5])}"
-            )
+        header, tensors = read_file(path)
+        here = tensors_to_write(copy_target(target))  # a copy, because that checks the target
+        shapes = {name: list(p.shape) for name, p in here.items()}
         try:
+            _check_shapes(shapes, header["shapes"], path)
             if circuit is None:
                 circuit = _circuit(header["circuit"], tensors, path)
             if mapping is None:
@@ -116,8 +115,8 @@ class Checkpointed(nn.Module):
             for name, parameter in net.named_parameters():
                 parameter.requires_grad_(name in header["trained"])
             net.train(header["training"])
-            # What the file says that it writes tells a wrong circuit, mapping or feature, or a
-            # flipped bit, from the right one. Numbers that are not finite are refused as well.
+            # The digest says nothing of a circuit, mapping or feature that was passed, nor of a
+            # later version's arithmetic; the weights do.
             same = _agree(net._sample(), header["sample"])
         except CheckpointError:
             raise
@@ -128,8 +127,8 @@ class Checkpointed(nn.Module):
             ) from error
         if not same:
             raise CheckpointError(
-                f"{path} would give other weights than those saved: a circuit, mapping or feature "
-                f"that was passed is another one, or the file is damaged"
+                f"{path} would give other weights than those saved: pass the circuit, mapping or "
+                f"feature that it was saved with, and use the version of this package that saved it"
             )
         return net
 
@@ -151,12 +150,21 @@ def _agree(sample: list[float], saved: list[float]) -> bool:
     return torch.allclose(torch.tensor(sample), torch.tensor(saved), rtol=1e-2, atol=1e-6)
 
 
+def _check_shapes(
+    shapes: dict[str, list[int]], saved: dict[str, list[int]], path: str | PathLike[str]
+) -> None:
+    if list(shapes.items()) != list(saved.items()):
+        names = [n for n in sorted({*shapes, *saved}) if shapes.get(n) != saved.get(n)]
+        different = ", ".join(names[:5]) or "the order of the parameters"
+        raise CheckpointError(f"{path} was saved for another target; different here: {different}")
+
+
 def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | PathLike[str]) -> Any:
     arguments = dict(saved)
     kind = arguments.pop("kind")
     if kind not in CIRCUITS:
         raise CheckpointError(f"{path} holds a circuit of your own: pass circuit=...")
-    # Before anything of that size is built: the numbers that are there are the measure.
+    # The header could name any size, and is believed only where the saved angles have it.
     theta = tensors["circuit.theta"]
     candidates = [Candidate.from_json(text) for text in saved.get("space", ())]
     sizes = {(candidate.n_layers, candidate.n_qubits) for candidate in candidates}
@@ -169,7 +177,7 @@ def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | Path
 def _mapping(
     saved: dict[str, Any], tensors: dict[str, Tensor], n_qubits: int, path: str | PathLike[str]
 ) -> nn.Module:
-    # The tensors say how many outputs there are: the header could name any number.
+    # The saved tensors say how many outputs there are, because the header could name any number.
     if saved["kind"] == "affine":
         bias = tensors["mapping.bias"]
         return AffineChunkMapping(n_qubits, len(bias)) if bias.dim() else AffineMapping(n_qubits)
@@ -180,61 +188,41 @@ def _mapping(
 
 
 def write_file(
-    path: str | PathLike[str], kind: str, header: dict[str, Any], tensors: Mapping[str, Tensor]
+    path: str | PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write tensors, and a header of plain JSON values, to one file.
+    """Write tensors and a header of plain JSON values to one file, with a digest of both.
 
     Args:
-        path: The file. What it held before stays whole until the new contents are complete.
-        kind: What the file holds, such as ``"network"``; :func:`read_file` compares it.
-        header: What the tensors do not say, without the names ``schema`` and ``kind``.
+        path: The file.
+        header: What the tensors do not say, without the name ``schema``.
         tensors: By name, on any device. They may share memory.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        CheckpointError: if there is something else than tensors.
+        CheckpointError: if there is something else than tensors, or the path is no file.
     """
     for name, value in tensors.items():
         if not isinstance(value, Tensor):  # a module's extra state can be anything
             raise CheckpointError(f"{name} is of type {type(value).__name__}, and only tensors fit")
     # Clones, because safetensors refuses tensors that share memory (tied, frozen parameters).
-    clones = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-    text = json.dumps({"schema": SCHEMA, "kind": kind, **header})
-    write_atomically(path, to_bytes(clones, metadata={_KEY: text}))
+    clones = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    text = json.dumps({"schema": SCHEMA, **header})
+    metadata = {_KEY: text, _DIGEST: _digest(text, clones)}
+    write_atomically(CheckpointError, path, to_bytes(clones, metadata=metadata))
 
 
-def write_atomically(path: str | PathLike[str], data: bytes) -> None:
-    """Write a file so that at any time it holds the old bytes or the new ones, and never a part."""
-    path = Path(path).resolve()  # a link stays a link
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to save into")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_file(
-    path: str | PathLike[str], kind: str, types: Mapping[str, type] | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_file(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what :func:`write_file` wrote. Nothing in the file is executed.
 
-    Args:
-        path: The file.
-        kind: What it has to hold.
-        types: What the header has to hold, and of which type.
-
     Returns:
-        The header and the tensors. Both can be anything of these types: check what they say before
+        The header and the tensors. Anyone can write a digest, so check what they say before
         something is built from it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is a pickle, is damaged, or is of another origin, schema or
-            kind.
+        CheckpointError: if the file is a pickle, is damaged, or is of another origin or schema.
     """
+    is_file(CheckpointError, path)
     with Path(path).open("rb") as opened:  # a missing file is the caller's FileNotFoundError
         start = opened.read(8)
     try:
@@ -261,8 +249,19 @@ def read_file(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; install the "
             f"version of qtdqas-lite that wrote it"
         )
-    if header.get("kind") != kind:
-        raise CheckpointError(f"{path} holds a {header.get('kind')}, and a {kind} is needed here")
-    if any(type(header.get(key)) is not wanted for key, wanted in (types or {}).items()):
-        raise CheckpointError(f"{path} has a damaged header; restore it from a copy")
+    if metadata.get(_DIGEST) != _digest(metadata[_KEY], tensors):
+        raise CheckpointError(
+            f"{path} is damaged or was changed after it was saved (its header and tensors have "
+            f"another digest); restore it from a copy"
+        )
     return header, tensors
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Give the SHA-256 of a header's text and of contiguous tensors, in hexadecimal."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

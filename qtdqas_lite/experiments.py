@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 from tqdm.auto import tqdm
 
-from .checkpoint import write_atomically
-from .errors import DataError, SearchError, needs
+from .errors import DataError, SearchError, check_whole, needs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-with needs("a sweep", "joblib", "pandas"):
+with needs("a sweep", "joblib", "pandas", "filelock"):
     import joblib
-    import pandas
 
-# What tells rows apart. JSON, because a table cannot tell 1 from 1.0 or None from nothing.
-KEY = "configuration"
+    from .tables import KEY, Row, add_rows, cells, read_rows, to_frame
 
 
 def sweep(
@@ -37,15 +35,17 @@ def sweep(
 ) -> DataFrame:
     """Run every configuration that a table does not hold yet, and give the rows of all of them.
 
-    The table is written anew, at once or not at all, when a run ends. After an error or Ctrl-C it
-    holds what was finished, and the same call goes on from there. Rows of other configurations
-    stay in it. Of two sweeps that share a table at the same time, each keeps the other's rows,
-    except one that is written in the very moment between its own reading and writing.
+    The table is written anew, at once or not at all, when a run ends. After an error, Ctrl-C or a
+    kill it holds what was finished, and the same call goes on from there. Rows of other
+    configurations stay in it, and several sweeps may share it at the same time: while one of them
+    writes, it holds a lock on the empty file ``.NAME.lock`` beside the table.
 
     Args:
-        run: Called as ``run(**configuration)``; gives the row's columns, as plain values.
+        run: Called as ``run(**configuration)``; gives the row's columns. A value is text, a
+            number, a bool or None, of Python or NumPy.
         configurations: Their values are plain too: whatever JSON can hold.
-        path: The table, a CSV file; it need not exist.
+        path: The table, a file that ends in ``.csv`` or, to be compressed, in ``.csv.gz``. It
+            need not exist.
         columns: More columns of each new row, such as the commit.
         n_jobs: How many processes; -1 for as many as there are cores. joblib runs them, and on a
             cluster inside a block of its ``parallel_config`` with the backend ``"dask"``.
@@ -53,50 +53,53 @@ def sweep(
 
     Returns:
         One row a configuration, in the order given. Beside the columns of ``run`` and ``columns``
-        there are ``wall_seconds`` and ``configuration``, which is JSON.
+        there are ``wall_seconds`` and ``configuration``, which is JSON. See :func:`read_table`.
 
     Raises:
         SearchError: if a configuration is given twice, or cannot be written as JSON, or a row has
-            a column that is already taken.
-        DataError: if the file is not such a table.
+            a column that is already taken or a value that a table cannot hold.
+        DataError: if the file is not such a table, or its name ends otherwise.
+        OSError: if nothing can be written there.
         Exception: what ``run`` raises.
     """
-    keys = [_key(configuration) for configuration in configurations]
+    if not callable(run) or not isinstance(configurations, Iterable):
+        raise SearchError(f"run is a function and configurations a list, got {run!r:.200}")
+    n_jobs = check_whole(SearchError, -1, n_jobs=n_jobs)
+    path, more = Path(path), cells(_named("columns", columns or {}))
+    _check_free(more, {"wall_seconds", KEY})
+    plan = [_named("a configuration", one) for one in configurations]
+    keys = [_key(one) for one in plan]
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise SearchError(f"each configuration is run once, and this one is twice: {min(repeated)}")
-    path = Path(path)
-    held = set(_read_if_there(path)[KEY])
-    more = dict(columns or {})
-    missing = [dict(one) for one, key in zip(configurations, keys, strict=True) if key not in held]
-    jobs = [joblib.delayed(_row)(run, configuration, more) for configuration in missing]
-    rows = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
-    for row in tqdm(rows, total=len(missing), disable=not progress, desc=path.stem):
-        table = _read_if_there(path)  # anew, because another sweep may have written to it
-        if row[KEY] not in set(table[KEY]):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table = pandas.DataFrame([*table.to_dict("records"), row])
-            write_atomically(path, table.to_csv(index=False).encode())
-    table = _read_if_there(path)
-    return table.set_index(KEY).loc[keys].reset_index()[table.columns]
+    table = read_rows(path)
+    rows = {key: table[key] for key in keys if key in table}
+    missing = [one for one, key in zip(plan, keys, strict=True) if key not in rows]
+    if missing:  # a folder that cannot be written to is noticed before the first run
+        path.parent.mkdir(parents=True, exist_ok=True)
+        add_rows(path, {})
+    jobs = [joblib.delayed(_row)(run, one, more) for one in missing]
+    found = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
+    for key, row in tqdm(found, total=len(missing), disable=not progress, desc=path.stem):
+        rows[key] = row
+        table = add_rows(path, rows)  # all of them, should somebody have removed some
+    return to_frame(table, keys)
 
 
 def read_table(path: str | PathLike[str]) -> DataFrame:
     """Read a table that :func:`sweep` has written: a row a run, a column a quantity.
 
+    Every value is the one that was written: ``"0012"`` is text and ``12`` a number. A column has
+    the type that pandas gives to such values, so that None beside numbers is NaN. Where that would
+    change a value, as it rounds large integers beside None, the column holds Python objects.
+
     Raises:
         FileNotFoundError: if there is no such file.
         DataError: if the file is not such a table.
     """
-    try:
-        table = pandas.read_csv(path)
-    except (ValueError, pandas.errors.ParserError) as error:
-        raise DataError(f"{path} is not a table: {error}") from error
-    if KEY not in table or table[KEY].isna().any() or table[KEY].duplicated().any():
-        raise DataError(
-            f"{path} is not a table of a sweep: each row needs a {KEY!r} of its own. Give another "
-            f"path, or move this file away"
-        )
-    return table
+    path = Path(path)
+    path.stat()  # a missing file is the caller's FileNotFoundError, and for a sweep it is none
+    table = read_rows(path)
+    return to_frame(table, table)
 
 
 def stored_results(task: str) -> DataFrame:
@@ -115,26 +118,38 @@ def stored_results(task: str) -> DataFrame:
     return read_table(str(folder.joinpath(f"{task}.csv")))
 
 
-def _read_if_there(path: Path) -> DataFrame:
-    return read_table(path) if path.exists() else pandas.DataFrame({KEY: []})
+def _row(run: Callable[..., Any], configuration: dict[str, Any], columns: Row) -> tuple[str, Row]:
+    started = time.perf_counter()
+    found = _named("what a run gives", run(**configuration))
+    key = _key(configuration)
+    row = columns | cells({"wall_seconds": time.perf_counter() - started, KEY: key})
+    _check_free(found, row)
+    return key, cells(found) | row
+
+
+def _named(what: str, values: Any) -> dict[str, Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise SearchError(f"{what} must map names to values, and is {values!r:.200}; give a dict")
+    return dict(values)
+
+
+def _check_free(names: Iterable[str], taken: Iterable[str]) -> None:
+    if both := sorted({*names} & {*taken}):
+        raise SearchError(f"the columns {both} are taken; give them other names")
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
+    # JSON, because a table cannot tell 1 from 1.0 or None from nothing.
     try:
-        return json.dumps(configuration, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return json.dumps(configuration, sort_keys=True, allow_nan=False, default=_item)
+    except (TypeError, ValueError, RecursionError) as error:
         raise SearchError(
-            f"a configuration has plain values that JSON can hold, and {dict(configuration)} has "
+            f"a configuration has plain values that JSON can hold, and {configuration!r:.200} has "
             f"others: {error}"
         ) from error
 
 
-def _row(
-    run: Callable[..., Mapping[str, Any]], configuration: dict[str, Any], columns: dict[str, Any]
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    found = dict(run(**configuration))
-    taken = {**columns, "wall_seconds": time.perf_counter() - started, KEY: _key(configuration)}
-    if both := sorted(found.keys() & taken.keys()):
-        raise SearchError(f"the columns {both} are taken, and a run gives them too")
-    return {**found, **taken}
+def _item(value: Any) -> Any:
+    if isinstance(value, numpy.generic):
+        return value.item()
+    raise TypeError(f"{value!r:.200} is of type {type(value).__name__}")

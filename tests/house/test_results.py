@@ -119,7 +119,7 @@ def test_one_table_from_the_command(elsewhere, monkeypatch, capsys):
     table = pandas.read_csv(elsewhere / "forecasting.csv")
     assert table["weights"].tolist() == [1781]
     assert "torch" in table["versions"][0]
-    assert [file.name for file in elsewhere.iterdir()] == ["forecasting.csv"]
+    assert [file.name for file in elsewhere.glob("[!.]*")] == ["forecasting.csv"]
 
 
 def test_no_such_table(monkeypatch, capsys):
