@@ -169,7 +169,7 @@ def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | Path
     candidates = [Candidate.from_json(text) for text in saved.get("space", ())]
     sizes = {(candidate.n_layers, candidate.n_qubits) for candidate in candidates}
     sizes = sizes or {(saved["n_layers"], saved["n_qubits"])}
-    if not theta.numel() or sizes != {(theta.shape[0 if "axes" in saved else -2], theta.shape[-1])}:
+    if not theta.numel() or not sizes <= {(size, theta.shape[-1]) for size in theta.shape[:-1]}:
         raise CheckpointError(f"{path} has angles of another shape than its circuit")
     return CIRCUITS[kind](**arguments)
 

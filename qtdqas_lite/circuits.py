@@ -91,9 +91,9 @@ def _short(rotations: tuple[str, ...]) -> str:
     return rotations[0] if len(set(rotations)) == 1 else " ".join(rotations)
 
 
-#: The circuits that a checkpoint may name. Each has angles ``theta`` of shape (..., n_layers,
-#: n_qubits), and a ``configuration()``: the arguments that build it again, as plain JSON values. A
-#: reader's own is passed to :meth:`.Checkpointed.load` instead.
+#: The circuits that a checkpoint may name. Each has angles ``theta``, whose last size is n_qubits
+#: and one of the others n_layers, and a ``configuration()``: the arguments that build it again, as
+#: plain JSON values. A reader's own is passed to :meth:`.Checkpointed.load` instead.
 CIRCUITS: dict[str, type[nn.Module]] = {}
 
 
