@@ -60,8 +60,10 @@ def needs(what: str, *packages: str) -> Iterator[None]:
         ) from error
 
 
-def check_whole(error: type[QuantumTrainError], least: int, **values: Any) -> int:
-    """Check that each value is a whole number of at least ``least``; return the last one as an int.
+def check_whole(
+    error: type[QuantumTrainError], least: int, most: int | None = None, **values: Any
+) -> int:
+    """Check that each value is a whole number from ``least`` to ``most``; return the last one.
 
     Raises:
         QuantumTrainError: of the type ``error``, which names the argument.
@@ -74,6 +76,8 @@ def check_whole(error: type[QuantumTrainError], least: int, **values: Any) -> in
             raise error(f"{name} must be a whole number, got {value!r}; pass an int") from None
         if isinstance(value, bool) or number < least:
             raise error(f"{name} must be at least {least}, got {value!r}")
+        if most is not None and number > most:
+            raise error(f"{name} must be at most {most:,}, got {value!r}")
     return number
 
 
