@@ -81,6 +81,18 @@ def check_whole(
     return number
 
 
+def check_type(error: type[QuantumTrainError], *kinds: type, **values: Any) -> None:
+    """Check that each value is of one of the kinds.
+
+    Raises:
+        QuantumTrainError: of the type ``error``, which names the argument.
+    """
+    for name, value in values.items():
+        if not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise error(f"{name} must be of type {names}, got {type(value).__name__}")
+
+
 def check_positive(**values: Any) -> None:
     """Raise :class:`SearchError` unless each value is a finite number above 0."""
     for name, value in values.items():

@@ -47,7 +47,10 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
     """
     with needs("an interval", "scipy"):
         from scipy.stats import f as f_distribution
-    results = torch.as_tensor(results, dtype=torch.float64)
+    try:
+        results = torch.as_tensor(results, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SearchError(f"results must be a table of numbers: {error}") from error
     # Squares of larger numbers would not be finite.
     if results.dim() != 2 or min(results.shape) < 2 or not (results.abs() < 1e150).all():
         raise SearchError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..architect import Data, Method
 from ..circuits import Candidate
-from ..errors import TargetError, check_whole
+from ..errors import DataError, TargetError, check_type, check_whole
 from ..generator import GeneratedNetwork
 from .configurations import Kind, Trained, build, make_seeded, outputs, train
 from .images import Images, check_pair
@@ -33,7 +33,7 @@ def mlp(*sizes: int) -> nn.Sequential:
     """
     if len(sizes) < 2:
         raise TargetError(f"a network needs at least two sizes, got {sizes}")
-    check_whole(TargetError, 1, **{f"size {i}": size for i, size in enumerate(sizes)})
+    check_whole(TargetError, 1, 10**6, **{f"size {i}": size for i, size in enumerate(sizes)})
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -47,6 +47,7 @@ def digits_cnn(n_classes: int = 10) -> nn.Sequential:
     2x2, and a linear layer. It fits on 11 qubits, so that a circuit of 35 layers and an affine
     mapping train 398 numbers.
     """
+    check_whole(TargetError, 1, 10**6, n_classes=n_classes)
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)),
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -65,6 +66,7 @@ def predict(net: nn.Module, pixels: Tensor) -> Tensor:
     Raises:
         TargetError: if the network does not take the images, or gives another shape or NaN.
     """
+    check_type(DataError, Tensor, pixels=pixels)
     return torch.cat([outputs(net, part).argmax(1) for part in torch.split(pixels, 4096)])
 
 
@@ -86,8 +88,10 @@ def confusion(net: nn.Module, data: Data, n_classes: int) -> Tensor:
         Shape (n_classes, n_classes), int64: in row i and column j, how many images of label i
         are taken for j. A class without images is a row of zeros.
     """
-    found = predict(net, data[0]).cpu()
-    return torch.from_numpy(confusion_matrix(data[1].cpu(), found, labels=range(n_classes)))
+    pixels, labels = check_pair(data, "data")
+    classes = range(check_whole(DataError, 1, 10_000, n_classes=n_classes))
+    found = predict(net, pixels).cpu()
+    return torch.from_numpy(confusion_matrix(labels.cpu(), found, labels=classes))
 
 
 def first_layer_images(net: nn.Module) -> Tensor:
@@ -103,6 +107,7 @@ def first_layer_images(net: nn.Module) -> Tensor:
     Raises:
         TargetError: if there is no such layer, or its units do not see square grey images.
     """
+    check_type(TargetError, nn.Module, net=net)
     plain = net.export() if isinstance(net, GeneratedNetwork) else net
     first = next((tensor for tensor in plain.parameters() if tensor.dim() > 1), torch.zeros(0, 0))
     side = math.isqrt(first[:1].numel())
@@ -146,15 +151,15 @@ def classify(
             ``steps``. The learning rate is 0.03 by default, and 0.01 for a plain network.
 
     Returns:
-        The training, with ``validation_accuracy``, ``test_accuracy`` (0 to 1) and
-        ``discrete_accuracy``, on the test part, in its row.
+        The training; its row has ``validation_accuracy``, ``test_accuracy`` (0 to 1) and
+        ``discrete_accuracy``, on the test part.
 
     Raises:
-        TargetError: if the target does not take these images or gives another number of outputs
-            than there are classes.
+        TargetError: if the target does not map these images to an output for each class.
         QuantumTrainError: as :func:`~qtdqas_lite.tasks.configurations.build`,
             :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
     """
+    check_type(DataError, Images, images=images)
     target = make_seeded(make_target, seed)
     # A wrong size would otherwise fail in the middle of a training, or go unseen.
     outputs(target, images.train[0][:1].cpu(), len(images.classes))

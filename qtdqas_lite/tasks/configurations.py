@@ -14,7 +14,7 @@ from ..architect import Data, Method
 from ..circuits import Candidate, FixedCircuit
 from ..encoding import n_qubits_for
 from ..ensemble import CircuitEnsemble
-from ..errors import SearchError, TargetError, check_whole
+from ..errors import DataError, SearchError, TargetError, check_type, check_whole
 from ..generator import GeneratedNetwork
 from ..mapping import MLPMapping
 from ..relaxed_circuit import RelaxedCircuit
@@ -31,9 +31,8 @@ class Trained:
 
     Attributes:
         row: One row of a table, plain values by name: the settings, what :func:`train` gives, and
-            what was measured on validation and test part. A column ``discrete_...`` says what the
-            test part gives right after the gates of an ensemble or a relaxed circuit are chosen,
-            with no further training (None for others).
+            what was measured. A column ``discrete_...`` is of the test part right after the gates
+            of an ensemble or a relaxed circuit are chosen, with no further training.
         run: The network, its history and how the training ended.
         data: What it was trained on.
     """
@@ -74,13 +73,16 @@ def build(
         SearchError: if the kind is unknown, or the seed is not a whole number of at least 0.
         QuantumTrainError: as :class:`~qtdqas_lite.GeneratedNetwork` and the circuit's class.
     """
+    check_type(TargetError, nn.Module, target=target)
+    check_type(SearchError, dict, type(None), circuit=circuit, network=network)
+    check_type(SearchError, str, Candidate, kind=kind)
     if not isinstance(kind, Candidate) and kind not in get_args(Kind):
         kinds = list(get_args(Kind))
         raise SearchError(f"kind must be one of {kinds} or a Candidate, got {kind!r}")
     if kind == "plain":
         return target
     n = n_qubits_for(sum(tensor.numel() for tensor in tensors_to_write(target).values()))
-    draw = torch.Generator().manual_seed(check_whole(SearchError, 0, 2**63, seed=seed))
+    draw = torch.Generator().manual_seed(check_whole(SearchError, 0, 2**33, seed=seed))
     options = {**(circuit or {}), "generator": draw}
     if isinstance(kind, Candidate):
         made: nn.Module = kind.circuit(**options)
@@ -90,6 +92,7 @@ def build(
         made = RelaxedCircuit(n, n_layers, **options)
     else:
         made = FixedCircuit(n, n_layers, **options).requires_grad_(kind == "fixed")
+    hidden = check_whole(TargetError, 0, 10**6, hidden=hidden)
     mapping: Any = MLPMapping(n, hidden, draw) if hidden else "affine"
     return GeneratedNetwork(target, made, mapping, generator=draw, **(network or {}))
 
@@ -120,7 +123,7 @@ def train(
     """
     circuit = net.circuit if isinstance(net, GeneratedNetwork) else None
     searched = isinstance(circuit, CircuitEnsemble | RelaxedCircuit)
-    options = {"generator": torch.Generator().manual_seed(seed), **options}
+    options = {"generator": torch.Generator().manual_seed(int(seed)), **options}
     started = time.perf_counter()
     if searched:
         run = search(net, training, validation, method=method, **options)
@@ -128,7 +131,7 @@ def train(
         run = fit(net, training, validation, **options)
     return run, {
         "method": method if searched else "fit",
-        "seed": seed,
+        "seed": int(seed),
         "n_qubits": getattr(circuit, "n_qubits", 0),
         "n_layers": getattr(circuit, "n_layers", 0),
         "steps": len(run.history),
@@ -139,12 +142,7 @@ def train(
 
 
 def trained_numbers(*nets: nn.Module) -> dict[str, int]:
-    """Count what is trained in some networks: columns of every task's table.
-
-    Returns:
-        ``trainables``, of these ``angles``, ``architecture`` and ``mapping``, and ``weights``,
-        those of the targets.
-    """
+    """Count ``trainables``, of these ``angles``, ``architecture``, ``mapping``, and ``weights``."""
     counts = [net.count() for net in nets if isinstance(net, GeneratedNetwork)]
     size = sum(p.numel() for net in nets for p in net.parameters() if p.requires_grad)
     kinds = "angles", "architecture", "mapping"
@@ -160,10 +158,9 @@ def make_seeded(make_target: Callable[[], nn.Module], seed: int) -> nn.Module:
         TargetError: if what is built is not a network.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(check_whole(SearchError, 0, 2**63, seed=seed))
-        target = make_target()
-    if not isinstance(target, nn.Module):
-        raise TargetError(f"a target must be an nn.Module, and {type(target).__name__} was built")
+        torch.manual_seed(check_whole(SearchError, 0, 2**32, seed=seed))
+        target = make_target() if callable(make_target) else make_target
+    check_type(TargetError, nn.Module, target=target)
     return target
 
 
@@ -178,9 +175,10 @@ def outputs(net: nn.Module, inputs: Tensor, n_outputs: int | None = None) -> Ten
 
     Raises:
         TargetError: if it is not a network, fails on these inputs, or gives another shape or NaN.
+        DataError: if the inputs are not a tensor.
     """
-    if not isinstance(net, nn.Module):
-        raise TargetError(f"a network must be an nn.Module, got {type(net).__name__}")
+    check_type(TargetError, nn.Module, net=net)
+    check_type(DataError, Tensor, inputs=inputs)
     modes = [(module, module.training) for module in net.modules()]
     try:
         found = net.eval()(inputs)

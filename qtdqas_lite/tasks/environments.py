@@ -44,8 +44,8 @@ def make_environment(name: str, *, render: bool = False) -> gymnasium.Env[Any, A
     Args:
         name: The id that gymnasium knows it by, such as ``"CartPole-v1"`` or
             ``"MiniGrid-Empty-5x5-v0"``, or that you have registered one of your own by.
-        render: Whether ``render()`` gives pictures, uint8, shape (height, width, 3). SDL, which
-            draws some of them, is told to open no window, unless SDL_VIDEODRIVER is set.
+        render: Whether ``render()`` gives pictures, uint8, shape (height, width, 3), drawn without
+            a window, unless SDL_VIDEODRIVER is set.
 
     Returns:
         Observations have shape (n,), float32; actions are 0, ..., k - 1.
@@ -97,9 +97,8 @@ class Actor:
     """What acts: a policy network, or chance.
 
     Attributes:
-        network: Gives the logits of actions, shape (batch, k), for observations, shape (batch, n),
-            in eval mode. A generated network is exported, since acting needs only what it has
-            written. None acts at random.
+        network: Gives the logits of actions, shape (batch, k), for observations, shape (batch, n).
+            It acts in eval mode, and a generated network is exported. None acts at random.
         n_actions: How many actions there are, k.
     """
 
@@ -107,7 +106,8 @@ class Actor:
         """Take what acts, the number of actions, and the seed of what is drawn."""
         self.network = network.export() if isinstance(network, GeneratedNetwork) else network
         self.n_actions = check_whole(SearchError, 1, n_actions=n_actions)
-        self._generator = torch.Generator().manual_seed(check_whole(SearchError, 0, seed=seed))
+        seed = check_whole(SearchError, 0, 2**32, seed=seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def predict(
         self, observation: np.ndarray, deterministic: bool = False, **_: Any
@@ -118,8 +118,7 @@ class Actor:
         the softmax. The form is that of stable-baselines3, where the second part is a memory.
 
         Raises:
-            TargetError: if the network does not take the observations, or does not give k logits
-                that make a softmax.
+            TargetError: if the network does not give k logits that make a softmax.
         """
         if self.network is None:
             logits, deterministic = torch.zeros(len(observation), self.n_actions), False
@@ -174,6 +173,7 @@ def record_episode(
         QuantumTrainError: as :func:`make_environment` and :meth:`Actor.predict`.
     """
     check_whole(SearchError, 1, max_steps=max_steps)
+    seed = check_whole(SearchError, 0, 2**31, seed=seed)
     with closing(make_environment(environment, render=True)) as made:
         actor = Actor(network, int(made.action_space.n), seed)  # type: ignore[attr-defined]
         observation, _ = made.reset(seed=seed)
@@ -236,7 +236,7 @@ def evaluate(
         QuantumTrainError: as :func:`make_environment` and :meth:`Actor.predict`.
     """
     check_whole(SearchError, 1, 10_000, episodes=episodes)
-    check_whole(SearchError, 0, 2**31, seed=seed)
+    seed = check_whole(SearchError, 0, 2**31, seed=seed)
     cut: list[bool] = []
 
     def count(here: dict[str, Any], _: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..architect import Method
 from ..circuits import Candidate
-from ..errors import DataError, TargetError, check_whole
+from ..errors import DataError, TargetError, check_type, check_whole
 from ..generator import GeneratedNetwork
 from .configurations import Kind, Trained, build, make_seeded, outputs, train
 from .series import SERIES
@@ -88,6 +88,7 @@ def roll_out(net: nn.Module, history: Tensor, horizon: int, window: int = 4) -> 
         TargetError: if the network gives another shape or NaN.
     """
     check_whole(DataError, 1, 10**6, horizon=horizon, window=window)
+    check_type(TargetError, nn.Module, net=net)
     values = check_series(history, window)[-window:].tolist()
     like = next(net.parameters(), torch.empty(0))
     for _ in range(horizon):
@@ -138,7 +139,7 @@ def train_forecaster(
 
     Raises:
         DataError: if there is no such series, as :func:`.split_series`, or if persistence makes no
-            error on the test part, or the period is not from 1 to the length before it.
+            error on the test part, or the period is longer than what comes before it.
         TargetError: if the target does not map (batch, window, 1) to (batch, 1).
         QuantumTrainError: as :func:`~qtdqas_lite.tasks.configurations.build`,
             :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.

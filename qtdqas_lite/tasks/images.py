@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from ..architect import Data
-from ..errors import DataError, check_whole
+from ..errors import DataError, check_type, check_whole
 from .image_files import read_files
 
 # OpenML's name, and how often each class stands among the 10,000 published test images.
@@ -47,16 +47,14 @@ class Images:
     side: int
 
     def __post_init__(self) -> None:
-        """Check the three parts.
-
-        Raises:
-            DataError: if a part is not as described, or a class is missing from it.
-        """
+        """Raise :class:`.DataError` if a part is not as described, or lacks a class."""
+        check_type(DataError, tuple, classes=self.classes)
+        check_whole(DataError, 1, side=self.side)
         for name in ("train", "validation", "test"):
             pixels, labels = check_pair(getattr(self, name), f"the {name} part")
             if pixels.shape[1:] != (self.side**2,) or not pixels.isfinite().all():
-                want = f"(count, {self.side**2}), all of them finite"
-                raise DataError(f"pixels of the {name} part must have shape {want}")
+                want = f"shape (count, {self.side**2}), all of them finite"
+                raise DataError(f"pixels of the {name} part must have {want}")
             found = set(labels.tolist())
             if found != {*range(len(self.classes))}:
                 raise DataError(
@@ -66,11 +64,7 @@ class Images:
 
 
 def check_pair(data: Data, what: str) -> Data:
-    """Return inputs and labels, if there are as many of each, and at least one.
-
-    Raises:
-        DataError: if there are not, or the labels have another shape than (count,).
-    """
+    """Return inputs and labels, or raise :class:`.DataError` unless there is one label for each."""
     pair = isinstance(data, tuple | list) and all(isinstance(x, Tensor) and x.dim() for x in data)
     if not pair or len(data) != 2 or data[1].shape != data[0].shape[:1] or not len(data[0]):
         found = [tuple(x.shape) for x in data] if pair else type(data).__name__

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, check_whole, needs
+from ..errors import DataError, check_type, check_whole, needs
 
 
 def interquartile_mean_curve(
@@ -42,8 +42,11 @@ def interquartile_mean_curve(
     """
     with needs("an interval", "scipy"):
         from scipy import stats
-    check_whole(DataError, 2, n_points=n_points)
-    check_whole(DataError, 1, window=window)
+    check_whole(DataError, 2, 10_000, n_points=n_points)
+    check_whole(DataError, 1, 10**9, window=window)
+    check_whole(DataError, 0, seed=seed)
+    check_type(DataError, list, tuple, curves=curves)
+    check_type(DataError, list, tuple, **{f"curves[{i}]": curve for i, curve in enumerate(curves)})
     if len(curves) < 2 or not all(curves):
         found = f"{len(curves)}, with {[len(curve) for curve in curves]} episodes"
         raise DataError(f"it takes at least two curves with an episode each; there are {found}")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..circuits import Candidate
-from ..errors import SearchError, TargetError, check_positive, check_whole
+from ..errors import SearchError, TargetError, check_positive, check_type, check_whole
 from ..generator import GeneratedNetwork
 from ..relaxation import Relaxation
 from .configurations import Kind, build, trained_numbers
@@ -163,9 +163,10 @@ def train_agent(
     check_whole(SearchError, 1, 500, episodes=episodes, n_envs=n_envs)
     check_whole(SearchError, 1, 10**9, total_steps=total_steps, n_steps=options["n_steps"])
     n_updates = -(-total_steps // (n_envs * options["n_steps"]))
-    check_positive(learning_rate=rate)
-    if not isinstance(hidden, list | tuple):
-        raise TargetError(f"hidden must be a list or tuple of whole numbers, got {hidden!r}")
+    check_positive(learning_rate=rate, gamma=options["gamma"])
+    whole = {name: options[name] for name in ("batch_size", "n_epochs") if name in options}
+    check_whole(SearchError, 1, 10**9, **whole)
+    check_type(TargetError, list, tuple, hidden=hidden)
     check_whole(TargetError, 1, **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
     worlds = make_vec_env(partial(make_environment, environment), n_envs)
     with _generators_restored(), closing(worlds):

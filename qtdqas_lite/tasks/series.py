@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import DataError, check_whole, needs
+from ..errors import DataError, check_type, check_whole, needs
 
 
 def bessel(n_points: int = 256, *, first: float = 2.0, last: float = 100.0) -> Tensor:
@@ -134,6 +134,7 @@ def narma(
             some draws of uniform inputs.
     """
     check_whole(DataError, 1, 1000, order=order)
+    check_type(DataError, torch.Generator, type(None), generator=generator)
     if drive not in ("sines", "uniform"):
         raise DataError(f"drive must be 'sines' or 'uniform', got {drive!r}")
     if drive == "uniform":

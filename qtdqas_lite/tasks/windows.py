@@ -13,15 +13,11 @@ Pair = tuple[Tensor, Tensor]
 
 
 def check_series(series: Tensor, at_least: int = 2) -> Tensor:
-    """Return a series as float64.
-
-    Raises:
-        DataError: unless it is a real tensor of shape (n_points,), finite, and long enough.
-    """
+    """Return a series as float64, or raise :class:`.DataError` unless it is finite and 1-D."""
     if not isinstance(series, Tensor) or series.dim() != 1 or series.is_complex():
         found = f"{type(series).__name__} {tuple(getattr(series, 'shape', ()))}"
         raise DataError(f"a series must be a real tensor of shape (n_points,), got {found}")
-    if len(series) < at_least:
+    if len(series) < check_whole(DataError, 0, at_least=at_least):
         raise DataError(f"the series has {len(series)} points, and needs at least {at_least} here")
     bad = (~series.isfinite()).nonzero().flatten().tolist()
     if bad:

@@ -395,12 +395,39 @@ def test_each_module_keeps_its_mode():
         (TargetError, r"shape \(6, 2, 2\) for", Table(), (torch.zeros(6, 2, 2), torch.zeros(6))),
         (TargetError, r"shape \(6,\) for .*any number", nn.Flatten(0), (torch.zeros(6, 1), ZEROS)),
         (TargetError, r"shape \(\) for", Total(), (torch.zeros(6, 1), ZEROS)),
-        (TargetError, "must be an nn.Module, got str", "net", (torch.zeros(6, 2), torch.zeros(6))),
+        (
+            TargetError,
+            "net must be of type Module, got str",
+            "net",
+            (torch.zeros(6, 2), torch.zeros(6)),
+        ),
     ],
 )
 def test_accuracy_that_there_is_not(error, message, net, data):
     with pytest.raises(error, match=message):
         accuracy(net, data)
+
+
+@pytest.mark.parametrize(
+    ("error", "call"),
+    [
+        (TargetError, lambda data: build("fixed", None)),
+        (SearchError, lambda data: build("fixed", small(), circuit="ry")),
+        (SearchError, lambda data: build(["fixed"], small())),
+        (DataError, lambda data: classify(None, small)),
+        (TargetError, lambda data: classify(data, None)),
+        (DataError, lambda data: predict(small(), [0.0])),
+        (DataError, lambda data: confusion(small(), None, 2)),
+        (DataError, lambda data: confusion(small(), data.test, 0)),
+        (TargetError, lambda data: first_layer_images("net")),
+        (TargetError, lambda data: digits_cnn(0)),
+        (DataError, lambda data: replace(data, classes=None)),
+        (DataError, lambda data: replace(data, side="8")),
+    ],
+)
+def test_arguments_of_another_type(ones_fives, error, call):
+    with pytest.raises(error, match=r"must be (of type|a whole number|at least 1|a pair)"):
+        call(ones_fives)
 
 
 def test_the_first_layer_as_images():
@@ -571,14 +598,14 @@ def test_a_plain_network_has_a_lower_learning_rate(ones_fives):
             r"shape \(1, 10\) for inputs of shape \(1, 64\), and must give \(1, 2\)",
         ),
         (lambda: mlp(784, 2), {}, TargetError, "does not take inputs of shape .1, 64."),
-        (lambda: "net", {}, TargetError, "must be an nn.Module, and str was built"),
+        (lambda: "net", {}, TargetError, "target must be of type Module, got str"),
         (small, {"seed": "x"}, SearchError, "seed must be a whole number"),
         (nn.Identity, {}, TargetError, r"shape \(1, 64\)"),
         (small, {"kind": "best"}, SearchError, "kind must be one of .'fixed', "),
         (small, {"kind": "relaxed", "method": "best"}, SearchError, "method must be one of"),
         (small, {"n_layers": 0}, CircuitError, "n_layers must be at least 1, got 0"),
         (small, {"circuit": {"rotation": "rq"}}, CircuitError, "rq"),
-        (small, {"hidden": -1}, TargetError, "hidden must be at least 1, got -1"),
+        (small, {"hidden": -1}, TargetError, "hidden must be at least 0, got -1"),
         (small, {"steps": 0}, SearchError, "steps must be"),
         (small, {"learning_rate": -1}, SearchError, "learning_rate"),
     ],

@@ -161,6 +161,7 @@ def test_a_missing_package_is_named(name, module, monkeypatch):
         (lambda: damped_motion(20, damping=-1e3), "grows without bound"),
         (lambda: delayed_control(0), "n_points must"),
         (lambda: narma(0), "order must be at least 1"),
+        (lambda: narma(generator=3), "generator must be of type Generator or NoneType, got int"),
         (lambda: narma(10**9), "order must be at most 1,000"),
         (lambda: narma(drive="noise"), "'sines' or 'uniform', got 'noise'"),
         (lambda: narma(200, 5000, drive="uniform", generator=seeded(0)), "grows without bound"),
@@ -411,6 +412,8 @@ def test_roll_out_feeds_forecasts_back():
         roll_out(Last(factor=1e300), history, 3)
     with pytest.raises(DataError, match="4 points, and needs at least 5"):
         roll_out(net, history, 1, window=5)
+    with pytest.raises(TargetError, match="net must be of type Module"):
+        roll_out(None, history, 1)
     for options in ({"horizon": 0}, {"horizon": 1.5}, {"horizon": 10**9}, {"window": 0}):
         with pytest.raises(DataError, match=f"{next(iter(options))} must be"):
             roll_out(net, history, **{"horizon": 1, **options})
@@ -548,7 +551,7 @@ def test_every_target_keeps_its_shape():
         (CircuitError, "n_layers must be at least 1", {"n_layers": 0}),
         (DataError, "series must be one of", {"series": "weather"}),
         (DataError, "window", {"window": 0}),
-        (TargetError, "must be an nn.Module, and int was built", {"target": lambda: 3}),
+        (TargetError, "target must be of type Module, got int", {"target": lambda: 3}),
         (TargetError, "no trainable parameters", {"target": mean}),
         (TargetError, r"outputs of shape \(1, 4, 2\).* must give \(1, 1\)", {"target": wide}),
         (TargetError, r"must give \(1, 1\)", {"target": wide, "kind": "plain"}),
