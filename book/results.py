@@ -25,9 +25,10 @@ import torch
 from qtdqas_lite import Candidate, SearchSpace, paper_space
 from qtdqas_lite.experiments import sweep
 from qtdqas_lite.tasks.classification import classify, digits_cnn, mlp
+from qtdqas_lite.tasks.environments import evaluate
 from qtdqas_lite.tasks.forecasting import train_forecaster
 from qtdqas_lite.tasks.images import Images, digits
-from qtdqas_lite.tasks.reinforcement import evaluate, train_agent
+from qtdqas_lite.tasks.reinforcement import train_agent
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = range(1, 6)

@@ -47,8 +47,12 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
     """
     with needs("an interval", "scipy"):
         from scipy.stats import f as f_distribution
-    results = torch.as_tensor(results, dtype=torch.float64)
-    if results.dim() != 2 or min(results.shape) < 2 or not results.isfinite().all():
+    try:
+        results = torch.as_tensor(results, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SearchError(f"results must be a table of numbers: {error}") from error
+    # Squares of larger numbers would not be finite.
+    if results.dim() != 2 or min(results.shape) < 2 or not (results.abs() < 1e150).all():
         raise SearchError(
             f"results must be finite, with at least 2 architectures and 2 seeds, got shape "
             f"{tuple(results.shape)}"
@@ -60,8 +64,8 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
     # The ratio of mean squares, and what it would be at both ends of its interval.
     ratio = seeds * of_means / max(within, 1e-300)
     freedom = count - 1, count * (seeds - 1)
-    ends = [ratio / f_distribution.ppf(part, *freedom) for part in (0.975, 0.025)]
-    low, high = (max(0.0, float((end - 1) / (end - 1 + seeds))) for end in ends)
+    ends = [ratio / quantile for quantile in f_distribution.interval(0.95, *freedom)]
+    high, low = (max(0.0, float((end - 1) / (end - 1 + seeds))) for end in ends)
     return VarianceDecomposition(
         mean=results.mean().item(),
         best=results.mean(1).max().item(),

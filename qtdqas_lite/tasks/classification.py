@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +13,10 @@ from torch import Tensor, nn
 
 from ..architect import Data, Method
 from ..circuits import Candidate
-from ..errors import TargetError
+from ..errors import DataError, TargetError, check_type, check_whole
 from ..generator import GeneratedNetwork
-from ..training import Run
-from .configurations import Kind, build, train
-from .images import Images
+from .configurations import Kind, Trained, build, make_seeded, outputs, train
+from .images import Images, check_pair
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -33,8 +31,9 @@ def mlp(*sizes: int) -> nn.Sequential:
     Raises:
         TargetError: if there are fewer than two sizes, or one is not a whole number above 0.
     """
-    if len(sizes) < 2 or any(type(size) is not int or size < 1 for size in sizes):
-        raise TargetError(f"sizes must be at least two whole numbers above 0, got {sizes}")
+    if len(sizes) < 2:
+        raise TargetError(f"a network needs at least two sizes, got {sizes}")
+    check_whole(TargetError, 1, 10**6, **{f"size {i}": size for i, size in enumerate(sizes)})
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -47,10 +46,8 @@ def digits_cnn(n_classes: int = 10) -> nn.Sequential:
     Two convolutions of 3x3, with 8 and 16 channels, each followed by a ReLU and by pooling over
     2x2, and a linear layer. It fits on 11 qubits, so that a circuit of 35 layers and an affine
     mapping train 398 numbers.
-
-    Args:
-        n_classes: The number of classes.
     """
+    check_whole(TargetError, 1, 10**6, n_classes=n_classes)
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)),
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -59,28 +56,29 @@ def digits_cnn(n_classes: int = 10) -> nn.Sequential:
     )
 
 
-@torch.no_grad()
 def predict(net: nn.Module, pixels: Tensor) -> Tensor:
-    """Give the label with the largest output, in eval mode.
+    """Give the label with the largest output, in eval mode: int64, shape (count,).
 
     Args:
-        net: Gives outputs of shape (count, number of classes).
-        pixels: Shape (count, number of pixels).
+        net: Maps pixels, shape (count, number of pixels), to (count, number of classes).
+        pixels: The images.
 
-    Returns:
-        Labels, int64, shape (count,).
+    Raises:
+        TargetError: if the network does not take the images, or gives another shape or NaN.
     """
-    training = net.training
-    net.eval()
-    try:
-        return torch.cat([net(part).argmax(1) for part in torch.split(pixels, 4096)])
-    finally:
-        net.train(training)
+    check_type(DataError, Tensor, pixels=pixels)
+    return torch.cat([outputs(net, part).argmax(1) for part in torch.split(pixels, 4096)])
 
 
 def accuracy(net: nn.Module, data: Data) -> float:
-    """Give the share of images, from 0 to 1, that are classified correctly."""
-    return (predict(net, data[0]) == data[1]).double().mean().item()
+    """Give the share of images, from 0 to 1, that are classified correctly.
+
+    Raises:
+        DataError: if there are no images, or not as many labels of shape (count,).
+        TargetError: as :func:`predict`.
+    """
+    pixels, labels = check_pair(data, "data")
+    return (predict(net, pixels) == labels).double().mean().item()
 
 
 def confusion(net: nn.Module, data: Data, n_classes: int) -> Tensor:
@@ -90,8 +88,10 @@ def confusion(net: nn.Module, data: Data, n_classes: int) -> Tensor:
         Shape (n_classes, n_classes), int64: in row i and column j, how many images of label i
         are taken for j. A class without images is a row of zeros.
     """
-    found = predict(net, data[0]).cpu()
-    return torch.from_numpy(confusion_matrix(data[1].cpu(), found, labels=range(n_classes)))
+    pixels, labels = check_pair(data, "data")
+    classes = range(check_whole(DataError, 1, 10_000, n_classes=n_classes))
+    found = predict(net, pixels).cpu()
+    return torch.from_numpy(confusion_matrix(labels.cpu(), found, labels=classes))
 
 
 def first_layer_images(net: nn.Module) -> Tensor:
@@ -107,39 +107,16 @@ def first_layer_images(net: nn.Module) -> Tensor:
     Raises:
         TargetError: if there is no such layer, or its units do not see square grey images.
     """
-    with torch.no_grad():
-        tensors = (
-            net.weights() if isinstance(net, GeneratedNetwork) else dict(net.named_parameters())
-        )
-    first = next((tensor.detach() for tensor in tensors.values() if tensor.dim() > 1), None)
-    if first is None:
+    check_type(TargetError, nn.Module, net=net)
+    plain = net.export() if isinstance(net, GeneratedNetwork) else net
+    first = next((tensor for tensor in plain.parameters() if tensor.dim() > 1), torch.zeros(0, 0))
+    side = math.isqrt(first[:1].numel())
+    if not side or first[0].shape not in [(side**2,), (1, side, side)]:
         raise TargetError(
-            f"{type(net).__name__} has no layer whose weights could be seen as images"
+            f"{type(net).__name__} has no layer whose units see square grey images: the first "
+            f"tensor with several axes has shape {tuple(first.shape)}"
         )
-    side = math.isqrt(first[0].numel())
-    if side**2 != first[0].numel() or (first.dim() == 4 and first.shape[1:] != (1, side, side)):
-        raise TargetError(
-            f"the first layer's weights have shape {tuple(first.shape)}, and a unit of it does not "
-            f"see a square grey image"
-        )
-    return first.reshape(-1, side, side).clone()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trained network and what there is to say about it.
-
-    Attributes:
-        run: The network, its history and how the training ended.
-        row: One row of a table, plain values: the settings, ``validation_accuracy`` and
-            ``test_accuracy`` (0 to 1), ``discrete_accuracy``, on the test part once the gates of an
-            ensemble or a relaxed circuit are chosen, with no further training (None for others),
-            the numbers that are trained (``trainables``, of these ``angles``, ``architecture`` and
-            ``mapping``), ``weights`` of the target, and ``seconds`` of training.
-    """
-
-    run: Run = field(repr=False)
-    row: dict[str, Any]
+    return first.detach().reshape(-1, side, side).clone()
 
 
 def classify(
@@ -154,7 +131,7 @@ def classify(
     network: dict[str, Any] | None = None,
     seed: int = 0,
     **training: Any,
-) -> Outcome:
+) -> Trained:
     """Train one network and measure it. The same seed gives the same row, seconds apart.
 
     Args:
@@ -162,28 +139,30 @@ def classify(
             but ``"joint"`` move the logits of a relaxed circuit by ``images.validation``: its
             accuracy there then flatters it.
         make_target: Builds the target, such as ``lambda: mlp(64, 32, 10)``.
-        kind: As for :func:`~qtdqas_lite.tasks.configurations.build`.
-        n_layers: As for :func:`~qtdqas_lite.tasks.configurations.build`.
+        kind: What writes the weights, as for :func:`~qtdqas_lite.tasks.configurations.build`.
+        n_layers: The number of layers of a circuit, at least 1.
         method: How the logits of an ensemble or a relaxed circuit are moved, as for
             :func:`~qtdqas_lite.search`. The paper's is ``"joint"``.
-        hidden: As for :func:`~qtdqas_lite.tasks.configurations.build`.
-        circuit: As for :func:`~qtdqas_lite.tasks.configurations.build`.
-        network: As for :func:`~qtdqas_lite.tasks.configurations.build`.
+        hidden: How many hidden units the mapping has; 0 for an affine one.
+        circuit: More arguments of the circuit's class.
+        network: More arguments of :class:`~qtdqas_lite.GeneratedNetwork`.
         seed: Everything random follows from it; which image is in which part does not.
         training: As for :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`, such as
             ``steps``. The learning rate is 0.03 by default, and 0.01 for a plain network.
 
+    Returns:
+        The training; its row has ``validation_accuracy``, ``test_accuracy`` (0 to 1) and
+        ``discrete_accuracy``, on the test part.
+
     Raises:
-        TargetError: if the target does not take these images or gives another number of outputs
-            than there are classes, or as :func:`~qtdqas_lite.tasks.configurations.build`.
-        SearchError: as :func:`~qtdqas_lite.tasks.configurations.build`, :func:`~qtdqas_lite.fit`
-            and :func:`~qtdqas_lite.search`.
-        CircuitError: as :func:`~qtdqas_lite.tasks.configurations.build`.
+        TargetError: if the target does not map these images to an output for each class.
+        QuantumTrainError: as :func:`~qtdqas_lite.tasks.configurations.build`,
+            :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        target = make_target()
-        _check_outputs(target, images)
+    check_type(DataError, Images, images=images)
+    target = make_seeded(make_target, seed)
+    # A wrong size would otherwise fail in the middle of a training, or go unseen.
+    outputs(target, images.train[0][:1].cpu(), len(images.classes))
     net = build(kind, target, n_layers, hidden=hidden, circuit=circuit, network=network, seed=seed)
     net.to(images.train[0].device)
     training = {"learning_rate": 1e-2 if kind == "plain" else 3e-2, **training}
@@ -198,23 +177,4 @@ def classify(
     }
     if columns["architecture"] and isinstance(net, GeneratedNetwork):
         row["discrete_accuracy"] = accuracy(net.discretize(), images.test)
-    return Outcome(run, row)
-
-
-def _check_outputs(target: nn.Module, images: Images) -> None:
-    """Try one image: later, a wrong size would fail in the middle of a training, or go unseen."""
-    image, n_classes = images.train[0][:1].cpu(), len(images.classes)
-    if not isinstance(target, nn.Module):
-        raise TargetError(f"make_target must build an nn.Module, and gives {target!r}")
-    try:
-        shape = tuple(target.eval()(image).shape)
-    except RuntimeError as error:
-        message = f"the target does not take images of {images.side**2} pixels: {error}"
-        raise TargetError(message) from error
-    finally:
-        target.train()
-    if shape != (1, n_classes):
-        raise TargetError(
-            f"the target gives outputs of shape {shape} for one image, and {n_classes} classes "
-            f"need (1, {n_classes})"
-        )
+    return Trained(row, run, images)

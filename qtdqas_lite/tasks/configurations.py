@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..architect import Data, Method
 from ..circuits import Candidate, FixedCircuit
 from ..encoding import n_qubits_for
 from ..ensemble import CircuitEnsemble
-from ..errors import SearchError
+from ..errors import DataError, SearchError, TargetError, check_type, check_whole
 from ..generator import GeneratedNetwork
-from ..ledger import ParameterCount
 from ..mapping import MLPMapping
 from ..relaxed_circuit import RelaxedCircuit
 from ..search_space import paper_space
@@ -22,6 +23,23 @@ from ..target import tensors_to_write
 from ..training import Run, fit, search
 
 Kind = Literal["fixed", "frozen", "ensemble", "relaxed", "plain"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a task has trained, and what it is worth.
+
+    Attributes:
+        row: One row of a table, plain values by name: the settings, what :func:`train` gives, and
+            what was measured. A column ``discrete_...`` is of the test part right after the gates
+            of an ensemble or a relaxed circuit are chosen, with no further training.
+        run: The network, its history and how the training ended.
+        data: What it was trained on.
+    """
+
+    row: dict[str, Any]
+    run: Run = field(repr=False)
+    data: Any = field(repr=False)
 
 
 def build(
@@ -52,21 +70,19 @@ def build(
         seed: Angles, logits and the mapping are drawn from it.
 
     Raises:
-        SearchError: if the kind is unknown.
-        TargetError: as :class:`~qtdqas_lite.GeneratedNetwork`.
-        CircuitError: as the circuit's class.
+        SearchError: if the kind is unknown, or the seed is not a whole number of at least 0.
+        QuantumTrainError: as :class:`~qtdqas_lite.GeneratedNetwork` and the circuit's class.
     """
+    check_type(TargetError, nn.Module, target=target)
+    check_type(SearchError, dict, type(None), circuit=circuit, network=network)
+    check_type(SearchError, str, Candidate, kind=kind)
     if not isinstance(kind, Candidate) and kind not in get_args(Kind):
-        raise SearchError(
-            f"kind must be one of {list(get_args(Kind))} or a Candidate, got {kind!r}"
-        )
+        kinds = list(get_args(Kind))
+        raise SearchError(f"kind must be one of {kinds} or a Candidate, got {kind!r}")
     if kind == "plain":
         return target
-    if isinstance(kind, Candidate):
-        n = kind.n_qubits
-    else:
-        n = n_qubits_for(sum(tensor.numel() for tensor in tensors_to_write(target).values()))
-    draw = torch.Generator().manual_seed(seed)
+    n = n_qubits_for(sum(tensor.numel() for tensor in tensors_to_write(target).values()))
+    draw = torch.Generator().manual_seed(check_whole(SearchError, 0, 2**33, seed=seed))
     options = {**(circuit or {}), "generator": draw}
     if isinstance(kind, Candidate):
         made: nn.Module = kind.circuit(**options)
@@ -76,6 +92,7 @@ def build(
         made = RelaxedCircuit(n, n_layers, **options)
     else:
         made = FixedCircuit(n, n_layers, **options).requires_grad_(kind == "fixed")
+    hidden = check_whole(TargetError, 0, 10**6, hidden=hidden)
     mapping: Any = MLPMapping(n, hidden, draw) if hidden else "affine"
     return GeneratedNetwork(target, made, mapping, generator=draw, **(network or {}))
 
@@ -100,40 +117,84 @@ def train(
         options: As for :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
 
     Returns:
-        The run, and the columns that every task's table begins with: ``method`` (``"fit"`` without
-        a search), ``seed``, ``n_qubits`` and ``n_layers`` (0 for a plain network), ``steps``,
-        ``ended``, ``seconds``, the numbers that are trained (``trainables``, of these ``angles``,
-        ``architecture`` and ``mapping``), and ``weights``, those of the target.
-
-    Raises:
-        SearchError: as :func:`~qtdqas_lite.fit` and :func:`~qtdqas_lite.search`.
+        The run, and columns of every task's table: ``method`` (``"fit"`` without a search),
+        ``seed``, ``n_qubits`` and ``n_layers`` (0 for a plain network), ``steps``, ``ended``,
+        ``seconds``, and what :func:`trained_numbers` counts.
     """
     circuit = net.circuit if isinstance(net, GeneratedNetwork) else None
     searched = isinstance(circuit, CircuitEnsemble | RelaxedCircuit)
-    options = {
-        "generator": torch.Generator().manual_seed(seed),
-        **options,
-    }
+    options = {"generator": torch.Generator().manual_seed(int(seed)), **options}
     started = time.perf_counter()
     if searched:
         run = search(net, training, validation, method=method, **options)
     else:
         run = fit(net, training, validation, **options)
-    seconds = time.perf_counter() - started
-    size = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    plain = ParameterCount(angles=0, architecture=0, mapping=0, total=size, target=size, ratio=1.0)
-    budget = net.count() if isinstance(net, GeneratedNetwork) else plain
     return run, {
         "method": method if searched else "fit",
-        "seed": seed,
+        "seed": int(seed),
         "n_qubits": getattr(circuit, "n_qubits", 0),
         "n_layers": getattr(circuit, "n_layers", 0),
         "steps": len(run.history),
         "ended": run.ended,
-        "seconds": seconds,
-        "trainables": budget.total,
-        "angles": budget.angles,
-        "architecture": budget.architecture,
-        "mapping": budget.mapping,
-        "weights": budget.target,
+        "seconds": time.perf_counter() - started,
+        **trained_numbers(net),
     }
+
+
+def trained_numbers(*nets: nn.Module) -> dict[str, int]:
+    """Count ``trainables``, of these ``angles``, ``architecture``, ``mapping``, and ``weights``."""
+    counts = [net.count() for net in nets if isinstance(net, GeneratedNetwork)]
+    size = sum(p.numel() for net in nets for p in net.parameters() if p.requires_grad)
+    kinds = "angles", "architecture", "mapping"
+    sums = {kind: sum(getattr(count, kind) for count in counts) for kind in kinds}
+    return {"trainables": size, **sums, "weights": sum(c.target for c in counts) or size}
+
+
+def make_seeded(make_target: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build a target whose initial values follow from a seed; torch's generator is left alone.
+
+    Raises:
+        SearchError: if the seed is not a whole number of at least 0.
+        TargetError: if what is built is not a network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(check_whole(SearchError, 0, 2**32, seed=seed))
+        target = make_target() if callable(make_target) else make_target
+    check_type(TargetError, nn.Module, target=target)
+    return target
+
+
+@torch.no_grad()
+def outputs(net: nn.Module, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
+    """Give the outputs of a network in eval mode; each of its modules keeps its own mode.
+
+    Args:
+        net: Maps inputs, shape (batch, ...), to outputs, shape (batch, n_outputs).
+        inputs: A batch.
+        n_outputs: How many there have to be for each example; any number by default.
+
+    Raises:
+        TargetError: if it is not a network, fails on these inputs, or gives another shape or NaN.
+        DataError: if the inputs are not a tensor.
+    """
+    check_type(TargetError, nn.Module, net=net)
+    check_type(DataError, Tensor, inputs=inputs)
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        found = net.eval()(inputs)
+    except RuntimeError as error:
+        given = f"inputs of shape {tuple(inputs.shape)}"
+        raise TargetError(f"{type(net).__name__} does not take {given}: {error}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    shape = tuple(found.shape) if isinstance(found, Tensor) else (type(found).__name__,)
+    some = shape[1] if n_outputs is None and len(shape) == 2 else n_outputs
+    if not isinstance(found, Tensor) or shape != (len(inputs), some):
+        raise TargetError(
+            f"{type(net).__name__} gives outputs of shape {shape} for inputs of shape "
+            f"{tuple(inputs.shape)}, and must give ({len(inputs)}, {some or 'any number'})"
+        )
+    if found.isnan().any():
+        raise TargetError(f"{type(net).__name__} gives NaN; look for it in its weights and inputs")
+    return found

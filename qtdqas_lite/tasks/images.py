@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,17 +17,17 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from ..architect import Data
-from ..errors import DataError
-from .image_files import Arrays, read_published
+from ..errors import DataError, check_type, check_whole
+from .image_files import read_files
 
-# How often each class stands among the 10,000 published test images.
+# OpenML's name, and how often each class stands among the 10,000 published test images.
 _MNIST_TEST = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
 _OPENML = {"mnist": ("mnist_784", _MNIST_TEST), "fashion-mnist": ("Fashion-MNIST", (1000,) * 10)}
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images and their labels: to train on, to choose by, and to report on.
+    """Images and their labels, in three parts.
 
     Each part is a pair: pixels, floating point, shape (count, side * side), row by row, 0 is
     background and 1 is full ink; and labels, int64, shape (count,), from 0 to len(classes) - 1.
@@ -46,33 +47,30 @@ class Images:
     side: int
 
     def __post_init__(self) -> None:
-        """Check the three parts.
-
-        Raises:
-            DataError: if a part is not as described, or a class is missing from it.
-        """
+        """Raise :class:`.DataError` if a part is not as described, or lacks a class."""
+        check_type(DataError, tuple, classes=self.classes)
+        check_whole(DataError, 1, side=self.side)
         for name in ("train", "validation", "test"):
-            pixels, labels = getattr(self, name)
-            if pixels.shape != (len(labels), self.side**2) or labels.dim() != 1:
-                raise DataError(
-                    f"the {name} part has pixels of shape {tuple(pixels.shape)} and labels of "
-                    f"shape {tuple(labels.shape)}, and must have (count, {self.side**2}) and "
-                    f"(count,)"
-                )
-            if not pixels.isfinite().all():
-                raise DataError(f"the {name} part has pixels that are not finite")
+            pixels, labels = check_pair(getattr(self, name), f"the {name} part")
+            if pixels.shape[1:] != (self.side**2,) or not pixels.isfinite().all():
+                want = f"shape (count, {self.side**2}), all of them finite"
+                raise DataError(f"pixels of the {name} part must have {want}")
             found = set(labels.tolist())
-            if unknown := found - {*range(len(self.classes))}:
+            if found != {*range(len(self.classes))}:
                 raise DataError(
-                    f"the {name} part has the labels {sorted(unknown)}, and {len(self.classes)} "
-                    f"classes have labels from 0 to {len(self.classes) - 1}"
+                    f"labels of the {name} part must be 0 to {len(self.classes) - 1}, each of them "
+                    f"at least once, for the classes {self.classes}; there are {sorted(found)[:20]}"
                 )
-            missing = [c for label, c in enumerate(self.classes) if label not in found]
-            if missing:
-                raise DataError(
-                    f"no image of class {missing[0]} is in the {name} part of {len(labels)}: give "
-                    f"it a larger part, or leave this class out"
-                )
+
+
+def check_pair(data: Data, what: str) -> Data:
+    """Return inputs and labels, or raise :class:`.DataError` unless there is one label for each."""
+    pair = isinstance(data, tuple | list) and all(isinstance(x, Tensor) and x.dim() for x in data)
+    if not pair or len(data) != 2 or data[1].shape != data[0].shape[:1] or not len(data[0]):
+        found = [tuple(x.shape) for x in data] if pair else type(data).__name__
+        want = "of shape (count, ...) and (count,) with a count of at least 1"
+        raise DataError(f"{what} must be a pair of tensors, {want}, got {found}")
+    return data
 
 
 def digits(
@@ -87,25 +85,22 @@ def digits(
 
     Args:
         classes: Which digits, at least two; labels are numbered in this order.
-        side: Height and width in pixels, at least 1. Other than 8, images are resized bilinearly.
+        side: Height and width in pixels, 1 to 256. Other than 8, images are resized bilinearly.
         validation: The part of all images that is for validation, between 0 and 1.
-        test: The part of all images that is for the test, between 0 and 1.
+        test: The part of all images that is for the test.
         seed: Decides which image is in which part. Each class has the same share in each part.
 
     Raises:
         DataError: if there is no such class, or the parts leave a class without images.
     """
-    everything = load_digits()
-    pixels, labels = _choose(everything.data, everything.target, _checked(classes), 16)
-    if type(side) is not int or side < 1:
-        raise DataError(f"side must be a whole number of at least 1, got {side!r}")
-    if side != 8:
+    everything, names = load_digits(), _checked(classes)
+    pixels, labels = _choose(everything.data, everything.target, names, 16)
+    if check_whole(DataError, 1, 256, side=side) != 8:
         squares = pixels.view(-1, 1, 8, 8)
         pixels = nn.functional.interpolate(squares, size=(side, side), mode="bilinear").flatten(1)
-    n_test, n_validation = _count(test, len(labels)), _count(validation, len(labels))
-    rest, tested = _split((pixels, labels), n_test, seed)
-    trained, validated = _split(rest, n_validation, seed)
-    return Images(trained, validated, tested, _checked(classes), side)
+    rest, tested = _split((pixels, labels), test, len(labels), seed)
+    trained, validated = _split(rest, validation, len(labels), seed)
+    return Images(trained, validated, tested, names, side)
 
 
 def mnist_files(
@@ -118,18 +113,21 @@ def mnist_files(
     """Read MNIST, FashionMNIST or their like from files in one of the published formats.
 
     Args:
-        source: A folder with the four IDX files, compressed or not, or an npz file.
-        classes: Which classes, at least two; labels are numbered in this order.
+        source: A folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+            ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``, each compressed with gzip or
+            not; or an npz file with the arrays x_train, y_train, x_test and y_test.
+        classes: As for :func:`digits`.
         validation: The part of the training images that is for validation, between 0 and 1. The
             test images are the published ones.
         seed: Decides which image is for validation.
 
     Raises:
         FileNotFoundError: if a file is missing; nothing is downloaded.
-        DataError: if a file is damaged or of another format, there is no such class, or the
-            parts leave a class without images.
+        DataError: if a file is damaged or of another format, or as :func:`digits`.
     """
-    return _published(read_published(source), classes, validation, seed)
+    if not isinstance(source, str | PathLike):
+        raise DataError(f"source must be the path of a folder or of an npz file, got {source!r}")
+    return _published(read_files(Path(source)), classes, validation, seed)
 
 
 def openml(
@@ -144,15 +142,15 @@ def openml(
 
     Args:
         name: ``"mnist"`` or ``"fashion-mnist"``.
-        classes: As for :func:`mnist_files`.
-        validation: As for :func:`mnist_files`.
-        seed: As for :func:`mnist_files`.
+        classes: As for :func:`mnist_files`, like ``validation`` and ``seed``.
+        validation: The part of the training images that is for validation.
+        seed: Decides which image is for validation.
         data_home: The folder of the copy; scikit-learn's own by default.
 
     Raises:
-        DataError: if OpenML cannot be reached, or as :func:`mnist_files`.
+        DataError: if OpenML cannot be reached, or as :func:`digits`.
     """
-    if name not in _OPENML:
+    if name not in list(_OPENML):
         raise DataError(f"name must be one of {list(_OPENML)}, got {name!r}")
     full_name, counts = _OPENML[name]
     try:
@@ -161,10 +159,10 @@ def openml(
             found = fetch_openml(
                 full_name, version=1, as_frame=False, n_retries=1, delay=1.0, data_home=data_home
             )
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # what can happen to a download has no common type
         raise DataError(
             f"OpenML's {full_name} could not be fetched ({error}); without a network use digits(), "
-            f"which needs none, or mnist_files() with files that you have"
+            f"or mnist_files() with files that you have"
         ) from error
     labels = found.target.astype(np.int64)
     # OpenML appends the test images to the others. Only if they stand there are they a test.
@@ -179,16 +177,20 @@ def openml(
     return _published(arrays, classes, validation, seed)
 
 
-def _published(arrays: Arrays, classes: Iterable[int], validation: float, seed: int) -> Images:
+def _published(
+    arrays: Sequence[np.ndarray], classes: Iterable[int], validation: float, seed: int
+) -> Images:
     names, side = _checked(classes), arrays[0].shape[-1]
     known = _choose(arrays[0], arrays[1], names, 255)
     tested = _choose(arrays[2], arrays[3], names, 255)
-    trained, validated = _split(known, _count(validation, len(known[1])), seed)
+    trained, validated = _split(known, validation, len(known[1]), seed)
     return Images(trained, validated, tested, names, side)
 
 
 def _checked(classes: Iterable[int]) -> tuple[int, ...]:
-    names = tuple(classes)
+    if not isinstance(classes, Iterable):
+        raise DataError(f"classes must be whole numbers, such as (1, 5), got {classes!r}")
+    names = tuple(check_whole(DataError, 0, **{"each class": name}) for name in classes)
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(f"classes must name at least two classes, each once, got {names}")
     return names
@@ -200,33 +202,23 @@ def _choose(pixels: np.ndarray, labels: np.ndarray, classes: tuple[int, ...], to
     if missing := [c for c in classes if c not in there]:
         raise DataError(f"there is no image of class {missing[0]}; there are {there.tolist()}")
     kept = np.isin(labels, classes)
-    numbers = np.zeros(int(kept.sum()), dtype=np.int64)
-    for number, name in enumerate(classes):
-        numbers[labels[kept] == name] = number
+    numbers = (labels[kept, None] == np.array(classes)).argmax(1)
     chosen = pixels[kept].reshape(len(numbers), -1).astype(np.float32) / np.float32(top)
     return torch.from_numpy(chosen), torch.from_numpy(numbers)
 
 
-def _count(part: float, count: int) -> int:
+def _split(data: Data, part: float, of: int, seed: int) -> tuple[Data, Data]:
+    """Take out a part of a count, with the same share of each class; give the rest and it."""
+    check_whole(DataError, 0, 2**32 - 1, seed=seed)
     if not isinstance(part, int | float) or not 0 < part < 1:
         raise DataError(f"a part of the images must be between 0 and 1, got {part!r}")
-    return math.ceil(part * count)
-
-
-def _split(data: Data, size: int, seed: int) -> tuple[Data, Data]:
-    """Take out ``size`` examples, with the same share of each class; give the rest and those."""
+    size = math.ceil(part * of)
+    pixels, labels = (tensor.numpy() for tensor in data)
     try:
-        rest, taken = train_test_split(
-            np.arange(len(data[1])), test_size=size, random_state=seed, stratify=data[1]
-        )
+        parts = train_test_split(pixels, labels, test_size=size, random_state=seed, stratify=labels)
     except ValueError as error:
         raise DataError(
-            f"{len(data[1])} images cannot be parted so that {size} are taken out and every class "
-            f"stands on both sides: {error}"
+            f"{len(labels)} images cannot be parted so that {size} are taken out: {error}"
         ) from error
-
-    def rows(chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(chosen)
-        return data[0][index], data[1][index]
-
-    return rows(rest), rows(taken)
+    a, b, c, d = (torch.from_numpy(part) for part in parts)
+    return (a, c), (b, d)

@@ -40,8 +40,7 @@ class GeneratedPolicy(ActorCriticPolicy):
         """Take what stable-baselines3 passes, and two networks as ``policy_kwargs``.
 
         Args:
-            spaces: The spaces of observations and of actions 0, ..., k - 1, and the schedule of
-                the learning rate.
+            spaces: The spaces of observations and actions, and the schedule of the learning rate.
             networks: They map observations, shape (batch, n), to logits of actions, shape
                 (batch, k), and to values, shape (batch, 1).
             options: As for stable-baselines3's ``ActorCriticPolicy``.
@@ -52,8 +51,5 @@ class GeneratedPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Any) -> None:
         self.mlp_extractor = _Both(*self._networks)  # type: ignore[assignment]
         self.action_net = self.value_net = nn.Identity()  # type: ignore[assignment]
-        self.optimizer = self.optimizer_class(
-            self.parameters(),
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        options = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -15,20 +15,11 @@ import torch
 from torch import nn
 
 from ..circuits import Candidate
-from ..errors import SearchError, TargetError, check_positive
+from ..errors import SearchError, TargetError, check_positive, check_type, check_whole
 from ..generator import GeneratedNetwork
 from ..relaxation import Relaxation
-from .configurations import Kind, build
-from .environments import (
-    Actor,
-    Episode,
-    Evaluation,
-    check_whole,
-    evaluate,
-    make_environment,
-    record_episode,
-)
-from .learning_curves import interquartile_mean_curve
+from .configurations import Kind, build, trained_numbers
+from .environments import evaluate, make_environment
 from .policies import GeneratedPolicy
 
 # isort: split
@@ -40,55 +31,28 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.vec_env import VecNormalize
 
-__all__ = [
-    "SETTINGS",
-    "Actor",
-    "Agent",
-    "Episode",
-    "Evaluation",
-    "GeneratedPolicy",
-    "evaluate",
-    "interquartile_mean_curve",
-    "make_environment",
-    "record_episode",
-    "train_agent",
-]
-
+_ALL = {"learning_rate": 1e-2, "gamma": 0.99}
+_A2C = {"gae_lambda": 0.95, "normalize_advantage": True, "use_rms_prop": False}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ppo": {
-        "learning_rate": 1e-2,
-        "n_envs": 8,
-        "n_steps": 128,
-        "batch_size": 256,
-        "n_epochs": 8,
-        "gamma": 0.99,
-    },
-    "a2c": {
-        "learning_rate": 1e-2,
-        "n_envs": 16,
-        "n_steps": 5,
-        "gamma": 0.99,
-        "gae_lambda": 0.95,
-        "normalize_advantage": True,
-        "use_rms_prop": False,
-    },
+    "ppo": {**_ALL, "n_envs": 8, "n_steps": 128, "batch_size": 256, "n_epochs": 8},
+    "a2c": {**_ALL, "n_envs": 16, "n_steps": 5, **_A2C},
 }
 """What :func:`train_agent` passes on by default, by algorithm.
 
 PPO learns from 8 x 128 steps in 32 minibatches, and each runs the two circuits once. A2C has the 16
-workers of arXiv 2505.09653 and an update every 5 steps. The discount is 0.99: the paper's, 0.9,
-would leave 0.12 of a goal that is twenty steps away. All this was chosen on CartPole and the empty
-rooms with a fixed circuit, on other seeds than those that the book reports.
+workers of arXiv 2505.09653. The discount is 0.99: the paper's, 0.9, would leave 0.12 of a goal that
+is twenty steps away. All this was chosen on CartPole and the empty rooms with a fixed circuit, on
+other seeds than those that the book reports.
 """
 
 
-class _Watch(BaseCallback):
-    """Notes each episode; with ``"first-order"``, lets logits and the others move in turn."""
+class _Recorder(BaseCallback):
+    """Records each episode, and trains two groups of parameters, if any, in alternate updates."""
 
     def __init__(self, groups: list[list[nn.Parameter]]) -> None:
         super().__init__()
         self.curve: list[dict[str, Any]] = []
-        self.groups, self.turn = groups, 0
+        self.groups, self.updates = groups, 0
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -99,16 +63,16 @@ class _Watch(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self._move(self.turn)
-        self.turn = 1 - self.turn
+        self._train_groups(self.updates % 2)
+        self.updates += 1
 
     def _on_training_end(self) -> None:
-        self._move(0, 1)
+        self._train_groups(0, 1)
 
-    def _move(self, *turns: int) -> None:
-        for turn, group in enumerate(self.groups):
+    def _train_groups(self, *numbers: int) -> None:
+        for number, group in enumerate(self.groups):
             for parameter in group:
-                parameter.requires_grad_(turn in turns)
+                parameter.requires_grad_(number in numbers)
 
 
 @dataclass(frozen=True)
@@ -116,18 +80,17 @@ class Agent:
     """A trained agent and what it is worth.
 
     Attributes:
-        row: One row of a table, plain values by name. ``mean_return`` is that of the likeliest
-            actions, ``sampled_return`` of actions that are drawn as in training, each over
-            ``episodes`` episodes from seeds that training has not seen; ``terminated`` and
-            ``truncated`` say how the former ended. ``discrete_return`` is ``mean_return`` right
-            after the gates of an ensemble or a relaxed circuit are chosen, with no further training
-            (None for others). ``angles``, ``architecture`` and ``mapping`` are the trained numbers
-            of each sort in both networks, ``trainables`` their sum, and ``weights`` those written.
+        row: One row of a table, plain values by name: the settings, what is trained
+            (:func:`~qtdqas_lite.tasks.configurations.trained_numbers` of both networks), and
+            returns. ``mean_return`` is that of the likeliest actions, ``sampled_return`` of actions
+            that are drawn as in training, each over ``episodes`` episodes from seeds that training
+            has not seen; ``terminated`` and ``truncated`` say how the former ended.
+            ``discrete_return`` is ``mean_return`` right after the gates of an ensemble or a relaxed
+            circuit are chosen, with no further training (None for others).
         curve: One row for each episode of training, in the order in which they ended: the ``step``
             when it did, counted over all environments, ``return``, ``length`` and ``truncated``.
-        policy: The network that gives logits of actions; a
-            :class:`~qtdqas_lite.GeneratedNetwork`, unless the kind is ``"plain"``.
-        value: The network that gives values, likewise.
+        policy: The network that gives logits of actions.
+        value: The network that gives values.
         model: What stable-baselines3 has trained. To keep an agent, save its two networks: saving
             ``model`` would write a pickle.
     """
@@ -175,20 +138,20 @@ def train_agent(
         n_layers: The layers of each circuit, at least 1.
         hidden: The units of each hidden layer of both networks; tanh follows each.
         episodes: How many are measured, 1 to 500.
-        circuit: Passed to the circuit's class.
-        network: Passed to :class:`~qtdqas_lite.GeneratedNetwork`.
+        circuit: More arguments of the circuit's class.
+        network: More arguments of :class:`~qtdqas_lite.GeneratedNetwork`.
         options: ``n_envs``, how many environments run side by side (1 to 500);
-            ``learning_rate``, from which it falls to 0 in a straight line; and what
-            stable-baselines3 takes, such as ``n_steps``. Those not given are in :data:`.SETTINGS`.
+            ``learning_rate``, from which it falls to 0 in a straight line; and what PPO or A2C of
+            stable-baselines3 takes, such as ``n_steps``, but not its policy, device and seed. Those
+            not given are in :data:`.SETTINGS`.
 
     Raises:
-        DataError: as :func:`.make_environment`.
-        DependencyError: as :func:`.make_environment`.
-        SearchError: if an argument is not as described, the kind is unknown, or a relaxed circuit
-            draws its gates, which PPO and A2C would take for a change of the policy.
+        SearchError: if an argument is not as described, stable-baselines3 does not take an option,
+            or a relaxed circuit draws its gates.
         TargetError: if ``hidden`` is not as described, or weights are not finite, as with a
             learning rate that is too high.
-        CircuitError: if the circuit cannot be built.
+        QuantumTrainError: as :func:`.make_environment` and
+            :func:`~qtdqas_lite.tasks.configurations.build`.
     """
     if algorithm not in ("ppo", "a2c"):
         raise SearchError(f"algorithm must be 'ppo' or 'a2c', got {algorithm!r}")
@@ -196,15 +159,17 @@ def train_agent(
         raise SearchError(f"method must be 'joint' or 'first-order' for agents, got {method!r}")
     options = {**SETTINGS[algorithm], **options}
     n_envs, rate = options.pop("n_envs"), options.pop("learning_rate")
-    check_whole(0, 10**6, seed=seed)
-    check_whole(1, 500, episodes=episodes, n_envs=n_envs)
-    check_whole(1, 10**9, total_steps=total_steps, n_steps=options["n_steps"])
+    check_whole(SearchError, 0, 10**6, seed=seed)
+    check_whole(SearchError, 1, 500, episodes=episodes, n_envs=n_envs)
+    check_whole(SearchError, 1, 10**9, total_steps=total_steps, n_steps=options["n_steps"])
     n_updates = -(-total_steps // (n_envs * options["n_steps"]))
-    check_positive(learning_rate=rate)
-    if not isinstance(hidden, list | tuple) or not all(type(n) is int and n > 0 for n in hidden):
-        raise TargetError(f"hidden must be whole numbers above 0, got {hidden!r}")
-    with _own_randomness():
-        worlds = make_vec_env(partial(make_environment, environment), n_envs)
+    check_positive(learning_rate=rate, gamma=options["gamma"])
+    whole = {name: options[name] for name in ("batch_size", "n_epochs") if name in options}
+    check_whole(SearchError, 1, 10**9, **whole)
+    check_type(TargetError, list, tuple, hidden=hidden)
+    check_whole(TargetError, 1, **{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+    worlds = make_vec_env(partial(make_environment, environment), n_envs)
+    with _generators_restored(), closing(worlds):
         n_inputs, n_actions = worlds.observation_space.shape[0], worlds.action_space.n  # type: ignore[index,attr-defined]
         torch.manual_seed(seed)  # the values that the targets start with
         policy, value = (
@@ -218,28 +183,31 @@ def train_agent(
             )
             for number, n_outputs in enumerate((n_actions, 1))
         )
-        model = {"ppo": PPO, "a2c": A2C}[algorithm](
-            GeneratedPolicy,
-            VecNormalize(worlds, norm_obs=False, gamma=options["gamma"]),
-            # What remains is measured after the steps of an update, and the last one has to move.
-            learning_rate=lambda remaining: rate * (remaining + 1 / n_updates),
-            policy_kwargs={"networks": (policy, value)},
-            seed=1000 * seed,
-            device="cpu",
-            **options,
-        )
+        try:
+            model = {"ppo": PPO, "a2c": A2C}[algorithm](
+                GeneratedPolicy,
+                VecNormalize(worlds, norm_obs=False, gamma=options["gamma"]),
+                # What remains is measured after the steps of an update, and the last has to move.
+                learning_rate=lambda remaining: rate * (remaining + 1 / n_updates),
+                policy_kwargs={"networks": (policy, value)},
+                seed=1000 * seed,
+                device="cpu",
+                **options,
+            )
+        except (AssertionError, TypeError) as error:
+            raise SearchError(
+                f"stable-baselines3's {algorithm} cannot be made with these options: {error}. "
+                f"Policy, policy_kwargs, device and seed are set here; leave them out"
+            ) from error
         logits, others = _split(model.policy)
         model.set_logger(Logger(None, []))  # or it would make a folder for its log
-        watch = _Watch([others, logits] if logits and method == "first-order" else [])
+        recorder = _Recorder([others, logits] if logits and method == "first-order" else [])
         started = time.perf_counter()
-        model.learn(n_updates * n_envs * options["n_steps"], watch)
+        model.learn(n_updates * n_envs * options["n_steps"], recorder)
         seconds = time.perf_counter() - started
-        worlds.close()
     measure = partial(evaluate, environment=environment, episodes=episodes, seed=1000 * seed + 500)
     best, drawn = measure(policy), measure(policy, deterministic=False)
     generated = [net for net in (policy, value) if isinstance(net, GeneratedNetwork)]
-    budgets = [net.count() for net in generated]
-    size = sum(p.numel() for p in model.policy.parameters() if p.requires_grad)
     row = {
         "environment": environment,
         "kind": "candidate" if isinstance(kind, Candidate) else kind,
@@ -250,11 +218,7 @@ def train_agent(
         "n_layers": n_layers if generated else 0,
         "total_steps": model.num_timesteps,
         "seconds": seconds,
-        "trainables": size,
-        "angles": sum(budget.angles for budget in budgets),
-        "architecture": sum(budget.architecture for budget in budgets),
-        "mapping": sum(budget.mapping for budget in budgets),
-        "weights": sum(budget.target for budget in budgets) or size,
+        **trained_numbers(policy, value),
         "episodes": episodes,
         "mean_return": best.mean_return,
         "terminated": best.terminated,
@@ -264,7 +228,7 @@ def train_agent(
     }
     if logits and isinstance(policy, GeneratedNetwork):
         row["discrete_return"] = measure(policy.discretize()).mean_return
-    return Agent(row, watch.curve, policy, value, model)
+    return Agent(row, recorder.curve, policy, value, model)
 
 
 def _split(policy: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -275,13 +239,13 @@ def _split(policy: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
             f"sampling must be 'softmax' for agents, got {relaxed[0].sampling!r}: the policy that "
             f"acts has to be the one that is trained, and gates drawn anew would change it"
         )
-    names = {id(p) for module in relaxed for p in module.alpha.values() if p.requires_grad}
+    logits = {id(p) for module in relaxed for p in module.alpha.values()}
     trained = [p for p in policy.parameters() if p.requires_grad]
-    return [p for p in trained if id(p) in names], [p for p in trained if id(p) not in names]
+    return [p for p in trained if id(p) in logits], [p for p in trained if id(p) not in logits]
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
+def _generators_restored() -> Iterator[None]:
     """Put back what stable-baselines3 seeds: the generators of Python, NumPy and torch."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,9 @@
 The paper names its series and does not print their parameters. Those used here are the ones in the
 public code of its first author, as far as there is any (github.com/ycchen1989/FederatedQLSTM, and
 the data sets of arXiv 2605.06734, which have the same origin); each function says which.
+
+All have at most 100,000 points, are float64, of shape (n_points,), and finite. A function raises
+:class:`~qtdqas_lite.DataError` for arguments that its docstring rules out or that lead too far.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import DataError, needs
+from ..errors import DataError, check_type, check_whole, needs
 
 
 def bessel(n_points: int = 256, *, first: float = 2.0, last: float = 100.0) -> Tensor:
@@ -26,11 +29,7 @@ def bessel(n_points: int = 256, *, first: float = 2.0, last: float = 100.0) -> T
         first: The first x.
         last: The last x; the points are equally far from each other.
 
-    Returns:
-        Shape (n_points,), float64.
-
     Raises:
-        DataError: if an argument is not as described.
         DependencyError: if SciPy is not installed.
     """
     _check_numbers(first=first, last=last)
@@ -60,34 +59,31 @@ def damped_motion(
 
     Args:
         n_points: How many points, at least 2, equally far from each other.
-        duration: The last time, in seconds, above 0; the first is 0.
+        duration: The last time, in seconds, above 0 and at most 1000; the first is 0.
         damping: Friction over mass, in 1/s.
         stiffness: Gravity over length, in 1/s^2.
         speed: The angular velocity at the start, in rad/s; the angle is 0.
 
-    Returns:
-        Shape (n_points,), float64, in rad/s.
-
     Raises:
-        DataError: if an argument is not as described, or the motion has no finite values.
+        DataError: if an argument is not as described, or the motion grows without bound.
     """
     _check_numbers(duration=duration, damping=damping, stiffness=stiffness, speed=speed)
-    if duration <= 0:
-        raise DataError(f"duration must be above 0 seconds, got {duration}")
+    if not 0 < duration <= 1000:
+        raise DataError(f"duration must be above 0 and at most 1000 seconds, got {duration}")
     span = duration / (_check_count(n_points) - 1)
     parts = math.ceil(span / 0.005)
     h = span / parts
 
-    def slope(a: float, w: float) -> tuple[float, float]:
+    def rates(a: float, w: float) -> tuple[float, float]:
         return w, -damping * w - stiffness * math.sin(a)
 
     a, w, speeds = 0.0, float(speed), [float(speed)]
     for _ in range(n_points - 1):
         for _ in range(parts):
-            a1, w1 = slope(a, w)
-            a2, w2 = slope(a + h / 2 * a1, w + h / 2 * w1)
-            a3, w3 = slope(a + h / 2 * a2, w + h / 2 * w2)
-            a4, w4 = slope(a + h * a3, w + h * w3)
+            a1, w1 = rates(a, w)
+            a2, w2 = rates(a + h / 2 * a1, w + h / 2 * w1)
+            a3, w3 = rates(a + h / 2 * a2, w + h / 2 * w2)
+            a4, w4 = rates(a + h * a3, w + h * w3)
             a += h / 6 * (a1 + 2 * a2 + 2 * a3 + a4)
             w += h / 6 * (w1 + 2 * w2 + 2 * w3 + w4)
             if not (abs(a) < 1e100 and abs(w) < 1e100):
@@ -100,62 +96,14 @@ def delayed_control(n_points: int = 2200) -> Tensor:
     """Sum the pulses that stand for delayed quantum control: Gaussians that come back weaker.
 
     f(t) = exp(-t / 16) * sum over k = 0, ..., 10 of exp(-10 (t - 2 k)^2), for t from -2 to 20. This
-    is what the public code has under this name. :func:`delayed_atom` has the physics behind it.
+    is what the public code has under this name.
 
     Args:
         n_points: How many points, at least 2; the public code has 2200, a step of 0.01.
-
-    Returns:
-        Shape (n_points,), float64.
-
-    Raises:
-        DataError: if there are fewer than 2 points.
     """
     t = -2 + 22 / _check_count(n_points) * torch.arange(n_points, dtype=torch.double)
     pulses = torch.exp(-10 * (t[:, None] - 2 * torch.arange(11)) ** 2).sum(1)
     return torch.exp(-t / 16) * pulses
-
-
-def delayed_atom(
-    n_points: int = 400,
-    *,
-    duration: float = 100.0,
-    decay: float = 1.0,
-    delay: float = 10.0,
-    phase: float = 0.0,
-) -> Tensor:
-    """Follow an atom in front of a mirror, whose own light comes back: its excitation ``|a|^2``.
-
-    a'(t) = -decay/2 a(t) + decay/2 e^(i phase) a(t - delay), a(0) = 1, a(t < 0) = 0, as in Dorner
-    and Zoller (arXiv quant-ph/0203147). With s = t - k delay, the solution is the sum over all k
-    with s >= 0 of (e^(i phase) decay s / 2)^k / k! * exp(-decay s / 2). The default delay and
-    duration are this book's.
-
-    Args:
-        n_points: How many points, at least 2, equally far from each other.
-        duration: The last time, above 0, in the unit of 1 / decay; the first is 0.
-        decay: The rate of spontaneous emission, above 0.
-        delay: How long light takes to the mirror and back, above 0.
-        phase: What it gains on the way, in radians.
-
-    Returns:
-        Shape (n_points,), float64, from 0 to 1.
-
-    Raises:
-        DataError: if an argument is not as described.
-    """
-    _check_numbers(duration=duration, decay=decay, delay=delay, phase=phase)
-    if min(duration, decay, delay) <= 0:
-        raise DataError("duration, decay and delay must be above 0")
-    if duration / delay > 10_000:
-        raise DataError("more than 10,000 delays in one series: give a longer delay")
-    t = torch.linspace(0, duration, _check_count(n_points), dtype=torch.double)
-    amplitude = torch.zeros(n_points, dtype=torch.cdouble)
-    for k in range(int(duration / delay) + 1):
-        x = decay / 2 * (t - k * delay)
-        size = torch.exp(torch.xlogy(torch.tensor(k), x.clamp(min=0)) - math.lgamma(k + 1) - x)
-        amplitude += torch.polar(size * (x >= 0), torch.full_like(x, k * phase))
-    return amplitude.abs() ** 2
 
 
 def narma(
@@ -176,20 +124,17 @@ def narma(
       every forecast from past y, and most of the variance cannot be forecast at all.
 
     Args:
-        order: How far the memory reaches back, at least 1; the paper has 5 and 10.
+        order: How far the memory reaches back, 1 to 1000; the paper has 5 and 10.
         n_points: How many points, at least 2.
         drive: The input.
         generator: Where uniform inputs are drawn from; torch's global one by default.
-
-    Returns:
-        y, shape (n_points,), float64.
 
     Raises:
         DataError: if an argument is not as described, or y grows without bound, as it does for
             some draws of uniform inputs.
     """
-    if type(order) is not int or order < 1:
-        raise DataError(f"order must be a whole number of at least 1, got {order!r}")
+    check_whole(DataError, 1, 1000, order=order)
+    check_type(DataError, torch.Generator, type(None), generator=generator)
     if drive not in ("sines", "uniform"):
         raise DataError(f"drive must be 'sines' or 'uniform', got {drive!r}")
     if drive == "uniform":
@@ -209,16 +154,13 @@ def narma(
 def sunspots() -> Tensor:
     """Read the mean sunspot number of each year from 1700 to 2008, which statsmodels ships.
 
-    Returns:
-        Shape (309,), float64.
-
     Raises:
         DependencyError: if statsmodels is not installed.
     """
     with needs("this series", "statsmodels"):
         from statsmodels.datasets import sunspots
-    table = sunspots.load_pandas().data
-    return torch.tensor(table["SUNACTIVITY"].tolist(), dtype=torch.double)
+    numbers = sunspots.load_pandas().data["SUNACTIVITY"]
+    return torch.tensor(numbers.tolist(), dtype=torch.double)
 
 
 SERIES: dict[str, Callable[..., Tensor]] = {
@@ -227,38 +169,16 @@ SERIES: dict[str, Callable[..., Tensor]] = {
     "delayed-control": delayed_control,
     "narma-5": partial(narma, 5),
     "narma-10": partial(narma, 10),
-    "delayed-atom": delayed_atom,
     "sunspots": sunspots,
 }
 """Functions that make a series, by name; the first five are the paper's."""
 
 
-def make_series(name: str, **options: Any) -> Tensor:
-    """Make a series by its name in :data:`.SERIES`.
-
-    Args:
-        name: Its name.
-        options: Passed to its function.
-
-    Returns:
-        Shape (n_points,), float64.
-
-    Raises:
-        DataError: if there is no such series, or as the function.
-        DependencyError: if it needs a package that is not installed.
-    """
-    if name not in list(SERIES):
-        raise DataError(f"the series must be one of {list(SERIES)}, got {name!r}")
-    return SERIES[name](**options)
-
-
 def _check_count(n_points: int) -> int:
-    if type(n_points) is not int or n_points < 2:
-        raise DataError(f"n_points must be a whole number of at least 2, got {n_points!r}")
-    return n_points
+    return check_whole(DataError, 2, 100_000, n_points=n_points)
 
 
 def _check_numbers(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{name} must be a finite number, got {value!r}")
+        if not isinstance(value, int | float) or not abs(value) < 1e300:
+            raise DataError(f"{name} must be a finite number below 1e300, got {value!r}")

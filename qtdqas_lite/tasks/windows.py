@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, check_whole
 
 Pair = tuple[Tensor, Tensor]
 
 
 def check_series(series: Tensor, at_least: int = 2) -> Tensor:
-    """Return a series as float64; refuse it unless it is 1-D, finite and as long."""
+    """Return a series as float64, or raise :class:`.DataError` unless it is finite and 1-D."""
     if not isinstance(series, Tensor) or series.dim() != 1 or series.is_complex():
-        shape = tuple(getattr(series, "shape", ()))
-        raise DataError(
-            f"a series must be a real tensor of shape (n_points,), got {type(series).__name__} "
-            f"{shape}"
-        )
-    if len(series) < at_least:
+        found = f"{type(series).__name__} {tuple(getattr(series, 'shape', ()))}"
+        raise DataError(f"a series must be a real tensor of shape (n_points,), got {found}")
+    if len(series) < check_whole(DataError, 0, at_least=at_least):
         raise DataError(f"the series has {len(series)} points, and needs at least {at_least} here")
     bad = (~series.isfinite()).nonzero().flatten().tolist()
     if bad:
@@ -52,10 +49,10 @@ class Scaler:
         """
         values = check_series(series, 1)
         low, high = values.min().item(), values.max().item()
-        if not high > low:
+        if not 1e-300 < high - low < 1e300:  # the scale, 2 / (high - low), would not be finite
             raise DataError(
-                f"the series is constant ({low:g}) where its range is measured, so it cannot be "
-                f"scaled, and there is nothing to learn from it"
+                f"the series is constant or goes too far ({low:g} to {high:g}) where its range is "
+                f"measured, so it cannot be scaled"
             )
         return cls(low, high)
 
@@ -80,12 +77,9 @@ def windows(series: Tensor, window: int = 4) -> Pair:
         them, shape (n_points - window, 1). Both in the precision of the series.
 
     Raises:
-        DataError: if the series is not finite or has no more points than the window, or the window
-            is no whole number of at least 1.
+        DataError: if the series is not finite, or has no more points than the window.
     """
-    if type(window) is not int or window < 1:
-        raise DataError(f"window must be a whole number of at least 1, got {window!r}")
-    check_series(series, window + 1)
+    check_series(series, check_whole(DataError, 1, window=window) + 1)
     return series[:-1].unfold(0, window, 1)[..., None].clone(), series[window:, None].clone()
 
 
@@ -100,9 +94,7 @@ class SplitSeries:
         values: The whole series, scaled, shape (n_points,), float64.
         scaler: What scaled it, fitted on the training part.
         starts: Where the validation and where the test part begin in ``values``.
-        train: Windows and next values as of :func:`windows`, in float32.
-        validation: The same.
-        test: The same.
+        train: Windows and next values as of :func:`windows`, in float32; like the other parts.
     """
 
     values: Tensor
@@ -124,15 +116,12 @@ def split_series(
         fractions: The training and the validation part; the rest is for the test. All above 0.
 
     Raises:
-        DataError: if an argument is not as described, the series is not finite, a part would have
-            nothing to forecast, or the training part is constant.
+        DataError: if an argument is not as described, a part would have nothing to forecast, or
+            the training part is constant.
     """
-    if (
-        not isinstance(fractions, tuple | list)
-        or len(fractions) != 2
-        or not all(isinstance(part, int | float) and part > 0 for part in fractions)
-        or not sum(fractions) < 1
-    ):
+    pair = isinstance(fractions, tuple | list) and len(fractions) == 2
+    positive = pair and all(isinstance(part, int | float) and part > 0 for part in fractions)
+    if not positive or not sum(fractions) < 1:
         raise DataError(
             f"fractions must be two numbers above 0, for training and validation, with a sum below "
             f"1 so that something is left for the test, got {fractions!r}"
@@ -142,19 +131,18 @@ def split_series(
     first = int(fractions[0] * len(values) + 1e-9)
     second = int((fractions[0] + fractions[1]) * len(values) + 1e-9)
     if not window < first < second < len(values):
+        shares = f"{first}, {second - first} and {len(values) - second}"
         raise DataError(
-            f"{len(values)} points, split into {first}, {second - first} and "
-            f"{len(values) - second}, are too few for a window of {window}: each part needs a "
-            f"value to forecast, and the training part a window before it"
+            f"{len(values)} points, split into {shares}, are too few for a window of {window}: "
+            f"each part needs a value to forecast, and the training part a window before it"
         )
     scaler = Scaler.fit(values[:first])
     values = scaler.transform(values)
     inputs, following = windows(values.float(), window)
     # The example with number i is about the value with number i + window.
-    a, b = first - window, second - window
-    train, validation = (inputs[:a], following[:a]), (inputs[a:b], following[a:b])
-    test = inputs[b:], following[b:]
-    return SplitSeries(values, scaler, (first, second), train, validation, test)
+    sizes = [first - window, second - first, len(values) - second]
+    parts = zip(torch.split(inputs, sizes), torch.split(following, sizes), strict=True)
+    return SplitSeries(values, scaler, (first, second), *parts)
 
 
 def naive(series: Tensor, period: int = 1) -> Tensor:
@@ -162,36 +150,13 @@ def naive(series: Tensor, period: int = 1) -> Tensor:
 
     Args:
         series: Shape (n_points,).
-        period: How many points a season has, at least 1.
+        period: How many points a season has, 1 to n_points - 1.
 
     Returns:
         Forecasts of ``series[period:]``, shape (n_points - period,).
-
-    Raises:
-        DataError: if the series is not finite or not longer than the period, or the period is no
-            whole number of at least 1.
     """
-    _check_whole(period=period)
+    check_whole(DataError, 1, period=period)
     return check_series(series, period + 1)[:-period]
-
-
-def naive_ahead(history: Tensor, horizon: int, period: int = 1) -> Tensor:
-    """Forecast many steps ahead: the last value (period 1), or the last season, over and over.
-
-    Args:
-        history: All values so far, shape (n_points,).
-        horizon: How many values to forecast, at least 1.
-        period: How many points a season has, at least 1.
-
-    Returns:
-        Shape (horizon,).
-
-    Raises:
-        DataError: as :func:`naive`, or if the history is shorter than a period.
-    """
-    _check_whole(period=period, horizon=horizon)
-    season = check_series(history, period)[-period:]
-    return season.repeat(-(-horizon // period))[:horizon]
 
 
 def mean_squared_error(forecast: Tensor, actual: Tensor) -> float:
@@ -218,43 +183,29 @@ def skill_score(forecast: Tensor, actual: Tensor, reference: Tensor) -> float:
     return 1 - mean_squared_error(forecast, actual) / base
 
 
-def mean_absolute_scaled_error(
-    forecast: Tensor, actual: Tensor, history: Tensor, period: int = 1
-) -> float:
-    """Scale the mean absolute error by that of :func:`naive` on the training part (MASE).
+def mean_absolute_scaled_error(forecast: Tensor, actual: Tensor, history: Tensor) -> float:
+    """Scale the mean absolute error by that of persistence on the training part (MASE).
 
-    Below 1, the forecast is better than the naive one was there (Hyndman and Koehler, 2006,
-    doi:10.1016/j.ijforecast.2006.03.001).
-
-    Args:
-        forecast: Any shape.
-        actual: The same shape.
-        history: The training part of the series, shape (n_points,).
-        period: How many points a season has, at least 1.
+    Below 1, the forecast is better than persistence was there (Hyndman and Koehler, 2006,
+    doi:10.1016/j.ijforecast.2006.03.001). The training part is the history, shape (n_points,).
 
     Raises:
-        DataError: as :func:`mean_squared_error` and :func:`naive`, or if the naive forecast makes
-            no error on the training part.
+        DataError: as :func:`mean_squared_error`, or if persistence makes no error there.
     """
-    scale = (check_series(history)[period:] - naive(history, period)).abs().mean().item()
+    scale = check_series(history).diff().abs().mean().item()
     if scale == 0:
-        raise DataError("the naive forecast makes no error on the training part: no scale for MASE")
+        raise DataError("persistence makes no error on the training part: there is no scale")
     return _errors(forecast, actual).abs().mean().item() / scale
 
 
 def _errors(forecast: Tensor, actual: Tensor) -> Tensor:
-    if forecast.shape != actual.shape or not forecast.numel():
+    pair = isinstance(forecast, Tensor) and isinstance(actual, Tensor)
+    if not pair or forecast.shape != actual.shape or not forecast.numel():
         raise DataError(
-            f"forecast and actual values must have one shape and not be empty, got "
-            f"{tuple(forecast.shape)} and {tuple(actual.shape)}"
+            f"forecast and actual values must be tensors of one shape and not be empty, got "
+            f"{[tuple(x.shape) for x in (forecast, actual)] if pair else type(forecast).__name__}"
         )
     errors = forecast.detach().double() - actual.detach().double()
-    if not math.isfinite(errors.abs().sum().item()):
-        raise DataError("there are forecasts or actual values that are not finite")
+    if not errors.square().sum().isfinite():
+        raise DataError("forecasts or actual values are not finite, or too far from each other")
     return errors
-
-
-def _check_whole(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if type(value) is not int or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1, got {value!r}")

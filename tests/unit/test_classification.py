@@ -2,6 +2,7 @@ import copy
 import gzip
 import math
 from dataclasses import replace
+from http.client import IncompleteRead
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -136,8 +137,13 @@ def test_digits_are_resized_bilinearly(ones_fives, side):
         ({"classes": (3, 3)}, "at least two classes, each once"),
         ({"classes": ()}, "at least two classes"),
         ({"classes": (1, 10)}, "no image of class 10; there are .0, 1, "),
-        ({"side": 0}, "side must be a whole number of at least 1, got 0"),
+        ({"side": 0}, "side must be at least 1, got 0"),
+        ({"side": 10**6}, "side must be at most 256"),
         ({"side": 28.0}, "side must be"),
+        ({"classes": 3}, "classes must be whole numbers"),
+        ({"classes": ("a", "b")}, "each class must be a whole number, got 'a'"),
+        ({"classes": None}, "classes must be whole numbers"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"test": 0}, "between 0 and 1, got 0"),
         ({"test": 1.0}, "between 0 and 1"),
         ({"validation": math.nan}, "between 0 and 1, got nan"),
@@ -205,9 +211,10 @@ def test_a_class_that_is_missing_from_the_published_test(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0] * 10, "no image of class 5 is in the test part of 10: give it a larger part"),
-        ([0, 2] * 5, r"test part has the labels \[2\], and 2 classes have labels from 0 to 1"),
-        ([0, 1] * 4, "pixels of shape .10, 64. and labels of shape .8,."),
+        ([0] * 10, r"labels of the test part must be 0 to 1, .*\(1, 5\); there are \[0\]"),
+        ([0, 1, 2, 0, 1] * 2, r"labels of the test part must be 0 to 1, .*there are \[0, 1, 2\]"),
+        ([0, 1] * 4, r"the test part must be a pair.* got \[\(10, 64\), \(8,\)\]"),
+        ([[0], [1]] * 5, r"the test part must be a pair.* got \[\(10, 64\), \(10, 1\)\]"),
     ],
 )
 def test_parts_that_do_not_fit(ones_fives, labels, message):
@@ -219,8 +226,13 @@ def test_parts_that_do_not_fit(ones_fives, labels, message):
 def test_pixels_that_are_not_finite(ones_fives):
     pixels = ones_fives.train[0].clone()
     pixels[3, 4] = math.nan
-    with pytest.raises(DataError, match="train part has pixels that are not finite"):
+    with pytest.raises(DataError, match=r"pixels of the train part must .*, all of them finite"):
         replace(ones_fives, train=(pixels, ones_fives.train[1]))
+    with pytest.raises(DataError, match=r"pixels of the train part must have shape \(count, 64\)"):
+        replace(ones_fives, train=(pixels[:, :63], ones_fives.train[1]))
+    for part in (None, pixels, (pixels,), (1, 2)):
+        with pytest.raises(DataError, match="the train part must be a pair of tensors"):
+            replace(ones_fives, train=part)
 
 
 # --- OpenML
@@ -250,7 +262,8 @@ def test_openml(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "failure", [URLError("no route"), ImportError("pandas"), ValueError("gone")]
+    "failure",
+    [URLError("no"), ImportError("pandas"), ValueError("gone"), EOFError(), IncompleteRead(b"x")],
 )
 def test_openml_out_of_reach(monkeypatch, failure):
     def fetch(*_, **__):
@@ -286,7 +299,7 @@ def test_an_mlp_is_relu_between_linear_layers():
 
 @pytest.mark.parametrize("sizes", [(), (3,), (3, 0), (3, 2.0), (3, True)])
 def test_sizes_that_no_mlp_has(sizes):
-    with pytest.raises(TargetError, match="sizes must be at least two whole numbers"):
+    with pytest.raises(TargetError, match=r"at least two sizes|size \d must be"):
         mlp(*sizes)
 
 
@@ -333,6 +346,16 @@ class Table(nn.Module):
         return -x if self.training else x
 
 
+class Total(nn.Module):
+    """Gives one number for all images."""
+
+    def forward(self, x):
+        return x.sum()
+
+
+ZEROS = torch.zeros(6)
+
+
 def test_confusion_and_accuracy():
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(5000, 4, generator=generator)
@@ -347,6 +370,64 @@ def test_confusion_and_accuracy():
         by_hand[true, taken] += 1
     assert torch.equal(matrix, by_hand)
     assert accuracy(table, (outputs, labels)) == pytest.approx(accuracy_score(labels, found))
+
+
+def test_each_module_keeps_its_mode():
+    net = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.9), Table()).train()
+    net[0].eval()
+    x, labels = torch.randn(50, 4), torch.arange(50) % 4
+    before = net[0].running_mean.clone()
+    assert torch.equal(predict(net, x), predict(net, x))
+    assert [module.training for module in net.modules()] == [True, False, True, True]
+    assert torch.equal(net[0].running_mean, before)
+    with pytest.raises(TargetError, match=r"does not take inputs of shape \(50, 3\)"):
+        accuracy(net, (x[:, :3], labels))
+    assert [module.training for module in net.modules()] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "net", "data"),
+    [
+        (DataError, "at least 1, got .*0, 4.*0,", Table(), (torch.zeros(0, 4), torch.zeros(0))),
+        (DataError, "got .*6, 4.*6, 1", Table(), (torch.zeros(6, 4), torch.zeros(6, 1))),
+        (DataError, "must be a pair of tensors", Table(), None),
+        (TargetError, "gives NaN", Table(), (torch.full((2, 4), math.nan), torch.zeros(2))),
+        (TargetError, r"shape \(6, 2, 2\) for", Table(), (torch.zeros(6, 2, 2), torch.zeros(6))),
+        (TargetError, r"shape \(6,\) for .*any number", nn.Flatten(0), (torch.zeros(6, 1), ZEROS)),
+        (TargetError, r"shape \(\) for", Total(), (torch.zeros(6, 1), ZEROS)),
+        (
+            TargetError,
+            "net must be of type Module, got str",
+            "net",
+            (torch.zeros(6, 2), torch.zeros(6)),
+        ),
+    ],
+)
+def test_accuracy_that_there_is_not(error, message, net, data):
+    with pytest.raises(error, match=message):
+        accuracy(net, data)
+
+
+@pytest.mark.parametrize(
+    ("error", "call"),
+    [
+        (TargetError, lambda data: build("fixed", None)),
+        (SearchError, lambda data: build("fixed", small(), circuit="ry")),
+        (SearchError, lambda data: build(["fixed"], small())),
+        (DataError, lambda data: classify(None, small)),
+        (TargetError, lambda data: classify(data, None)),
+        (DataError, lambda data: predict(small(), [0.0])),
+        (DataError, lambda data: confusion(small(), None, 2)),
+        (DataError, lambda data: confusion(small(), data.test, 0)),
+        (TargetError, lambda data: first_layer_images("net")),
+        (TargetError, lambda data: digits_cnn(0)),
+        (DataError, lambda data: replace(data, classes=None)),
+        (DataError, lambda data: replace(data, side="8")),
+    ],
+)
+def test_arguments_of_another_type(ones_fives, error, call):
+    with pytest.raises(error, match=r"must be (of type|a whole number|at least 1|a pair)"):
+        call(ones_fives)
 
 
 def test_the_first_layer_as_images():
@@ -369,8 +450,8 @@ def test_the_first_layer_as_images():
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (nn.BatchNorm1d(4), "BatchNorm1d has no layer"),
-        (nn.Linear(8, 2), "shape .2, 8., and a unit of it does not see a square grey image"),
+        (nn.BatchNorm1d(4), "BatchNorm1d has no layer whose units see square grey images"),
+        (nn.Linear(8, 2), "several axes has shape .2, 8."),
         (nn.Conv2d(4, 2, 3), "shape .2, 4, 3, 3."),
         (nn.Conv2d(1, 2, (2, 8)), "shape .2, 1, 2, 8."),
     ],
@@ -514,16 +595,17 @@ def test_a_plain_network_has_a_lower_learning_rate(ones_fives):
             lambda: mlp(64, 10),
             {},
             TargetError,
-            r"shape \(1, 10\) for one image, and 2 classes need",
+            r"shape \(1, 10\) for inputs of shape \(1, 64\), and must give \(1, 2\)",
         ),
-        (lambda: mlp(784, 2), {}, TargetError, "does not take images of 64 pixels"),
-        (lambda: "net", {}, TargetError, "must build an nn.Module, and gives 'net'"),
+        (lambda: mlp(784, 2), {}, TargetError, "does not take inputs of shape .1, 64."),
+        (lambda: "net", {}, TargetError, "target must be of type Module, got str"),
+        (small, {"seed": "x"}, SearchError, "seed must be a whole number"),
         (nn.Identity, {}, TargetError, r"shape \(1, 64\)"),
         (small, {"kind": "best"}, SearchError, "kind must be one of .'fixed', "),
         (small, {"kind": "relaxed", "method": "best"}, SearchError, "method must be one of"),
         (small, {"n_layers": 0}, CircuitError, "n_layers must be at least 1, got 0"),
         (small, {"circuit": {"rotation": "rq"}}, CircuitError, "rq"),
-        (small, {"hidden": -1}, TargetError, "hidden must be at least 1, got -1"),
+        (small, {"hidden": -1}, TargetError, "hidden must be at least 0, got -1"),
         (small, {"steps": 0}, SearchError, "steps must be"),
         (small, {"learning_rate": -1}, SearchError, "learning_rate"),
     ],

@@ -217,3 +217,11 @@ def test_where_seeds_make_no_difference_at_all():
 def test_bad_tables_are_refused(table):
     with pytest.raises(SearchError, match="at least 2 architectures and 2 seeds"):
         variance_decomposition(table)
+
+
+@pytest.mark.parametrize(
+    "table", ["x", None, [[1, "a"], [2, 3]], torch.full((3, 3), 1e200, dtype=torch.double)]
+)
+def test_tables_that_hold_no_numbers_or_too_large_ones(table):
+    with pytest.raises(SearchError, match=r"results must be (a table of numbers|finite)"):
+        variance_decomposition(table)
