@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 
 class QuantumTrainError(Exception):
     """The base of every error of this package."""
@@ -106,4 +108,18 @@ def check_finite(value: float, what: str, step: int) -> None:
         raise SearchError(
             f"the {what} is {value} in step {step}; the parameters are as they were before that "
             f"step: lower the learning rate, or look for NaN in the data"
+        )
+
+
+def check_data(what: str, data: Any) -> None:
+    """Raise :class:`SearchError` unless the data are a pair of tensors with as many examples."""
+    pair = isinstance(data, tuple | list) and len(data) == 2
+    if not pair or not all(isinstance(part, Tensor) and part.dim() for part in data):
+        raise SearchError(
+            f"{what} must be a pair of tensors, inputs and labels, got {type(data).__name__}"
+        )
+    if not len(data[0]) or len(data[0]) != len(data[1]):
+        raise SearchError(
+            f"{what} has {len(data[0])} inputs and {len(data[1])} labels; give at least one of "
+            f"each, as many of one as of the other"
         )

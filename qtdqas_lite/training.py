@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 
 from .architect import Architect, Method
 from .circuits import Candidate
-from .errors import SearchError, check_finite, check_positive, check_whole
+from .errors import SearchError, check_data, check_finite, check_positive, check_type, check_whole
 from .relaxation import Relaxation
 
 Data = tuple[Tensor, Tensor]
-#: Gradients are cut back to this norm: without it, single steps now and then end a training.
+#: Gradients are cut back to this norm: without that, a single step can end a training.
 CLIP_NORM = 1.0
-#: How many steps lie between two measurements of the validation loss.
+#: How many steps lie between two measurements on validation data.
 EVALUATE_EVERY = 25
 
 
@@ -86,10 +87,6 @@ def warm_up_and_cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - 0.05) / 0.95)) / 2
 
 
-def _scaled(learning_rate: float) -> Callable[[float], float]:
-    return lambda progress: learning_rate * warm_up_and_cosine(progress)
-
-
 def fit(
     net: nn.Module,
     train: Data,
@@ -105,6 +102,7 @@ def fit(
 ) -> Run:
     """Train every parameter of a network, in place, on random batches.
 
+    A network in eval mode is trained in training mode, and is in eval mode again afterwards.
     Gradients are cut back to norm 1. Ctrl-C ends the run and keeps what was learned. The global
     random generators are left as they were: everything random, dropout included, follows from
     ``generator``.
@@ -118,7 +116,9 @@ def fit(
         batch_size: How many different examples a step draws; all if there are fewer.
         learning_rate: The highest learning rate, above 0, which :func:`.warm_up_and_cosine` scales;
             or a function that gives the learning rate for the part of the run that is done, 0 to 1.
-        optimizer: Called with the parameters and ``lr``.
+        optimizer: Called with the parameters and ``lr``. Where it makes groups with rates of their
+            own, each is scaled by the same factor. One that needs a closure, as LBFGS does, is
+            refused.
         on_step: Called with a :class:`Step` after each step.
         generator: Where the seed of the run is drawn from; torch's global one by default.
 
@@ -170,7 +170,7 @@ def search(
 
     Raises:
         SearchError: if there are no logits to train, the method does not fit the circuit's
-            sampling, or as :func:`fit`.
+            sampling, or as :func:`fit`; of the step that failed, the logits may have been moved.
     """
     architect = Architect(net, method, architecture_learning_rate, method_options or {}, optimizer)
     return _run(net, train, validation, architect, optimizer=optimizer, **options)
@@ -191,33 +191,39 @@ def _run(
     generator: torch.Generator | None = None,
 ) -> Run:
     """Do what :func:`fit` and :func:`search` have in common."""
-    _check_data("train", train)
+    check_data("train", train)
     if validation is not None:
-        _check_data("validation", validation)
+        check_data("validation", validation)
     check_whole(SearchError, 1, steps=steps, batch_size=batch_size)
-    if not isinstance(generator, torch.Generator | None):
-        raise SearchError(f"generator must be a torch.Generator, got {generator!r}")
-    if not callable(learning_rate):
+    check_type(SearchError, torch.Generator, type(None), generator=generator)
+    if callable(learning_rate):
+        highest, schedule = 1.0, learning_rate
+    else:
         check_positive(learning_rate=learning_rate)
-    rate_at = learning_rate if callable(learning_rate) else _scaled(learning_rate)
-    names = () if architect is None else architect.names
-    parameters = [p for k, p in net.named_parameters() if p.requires_grad and k not in names]
+        highest, schedule = learning_rate, warm_up_and_cosine
+    logits = architect.names if architect else ()
+    parameters = [p for k, p in net.named_parameters() if p.requires_grad and k not in logits]
     if not parameters:
         raise SearchError("there is nothing to train: no parameter requires a gradient")
-    optimizers = [optimizer(parameters, lr=rate_at(0.5))]
-    if architect is not None and architect.method == "joint":
-        optimizers.append(architect.optimizer)
+    weights = optimizer(parameters, lr=highest)
+    if inspect.signature(weights.step).parameters["closure"].default is inspect.Parameter.empty:
+        raise SearchError(f"{type(weights).__name__} needs a closure, and cannot be used here")
+    shares = [group["lr"] / highest for group in weights.param_groups]
+    together = architect is not None and architect.method == "joint"
+    optimizers = [weights, architect.optimizer] if architect and together else [weights]
     relaxed = next((m for m in net.modules() if isinstance(m, Relaxation)), None)
     history: list[dict[str, Any]] = []
     ended = "finished"
-    with _isolated(generator, parameters[0].device):
+    with _isolated(generator, parameters[0].device), in_mode(net, True):
         try:
             for step in range(1, steps + 1):
-                rate = rate_at((step - 0.5) / steps)
+                rate = highest * schedule((step - 0.5) / steps)
                 batch = _batch(train, batch_size)
                 if architect is not None and validation is not None:
                     architect.step(net, loss, batch, _batch(validation, batch_size), rate, step)
-                value = _descend(net, loss, batch, optimizers, rate, step)
+                for group, share in zip(weights.param_groups, shares, strict=True):
+                    group["lr"] = rate * share
+                value = _descend(net, loss, batch, optimizers, step)
                 temperature = None if relaxed is None else relaxed.temperature
                 entropy = None if relaxed is None else relaxed.entropy().item()
                 state = Step(step, steps, value, None, rate, temperature, entropy, net)
@@ -235,24 +241,19 @@ def _run(
 
 
 def _descend(
-    net: nn.Module,
-    loss: Any,
-    batch: Data,
-    optimizers: list[torch.optim.Optimizer],
-    rate: float,
-    step: int,
+    net: nn.Module, loss: Any, batch: Data, optimizers: list[torch.optim.Optimizer], step: int
 ) -> float:
     """Move the parameters of all optimisers once, unless something is not finite."""
     net.zero_grad()
     value = loss(net(batch[0]), batch[1])
     check_finite(value.item(), "training loss", step)
     value.backward()
+    longest = CLIP_NORM
     for optimizer in optimizers:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        norm = nn.utils.clip_grad_norm_(parameters, longest)
         check_finite(norm.item(), "gradient's norm", step)
-    for group in optimizers[0].param_groups:
-        group["lr"] = rate
+        longest = math.inf  # logits are never cut back, whichever method moves them
     for optimizer in optimizers:
         optimizer.step()
     return float(value.item())
@@ -260,14 +261,29 @@ def _descend(
 
 @torch.no_grad()
 def _evaluate(net: nn.Module, loss: Any, data: Data) -> float:
-    """Measure the mean loss on all examples, in eval mode."""
-    training = net.training
-    net.eval()
-    try:
-        parts = zip(torch.split(data[0], 4096), torch.split(data[1], 4096), strict=True)
-        return float(sum(loss(net(x), y).item() * len(x) for x, y in parts) / len(data[0]))
-    finally:
+    """Measure the loss on all examples, in eval mode."""
+    with in_mode(net, False):
+        outputs: Any = [net(part) for part in torch.split(data[0], 4096)]
+        if len(outputs) == 1:
+            outputs = outputs[0]
+        elif all(isinstance(output, Tensor) for output in outputs):
+            outputs = torch.cat(outputs)
+        else:  # whatever else a network gives, its loss knows
+            outputs = net(data[0])
+        return float(loss(outputs, data[1]).item())
+
+
+@contextlib.contextmanager
+def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
+    """Put a network that is not in this mode into it, and give every part its own mode back."""
+    modes = [(module, module.training) for module in net.modules()]
+    if net.training != training:
         net.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _batch(data: Data, size: int) -> Data:
@@ -282,19 +298,3 @@ def _isolated(generator: torch.Generator | None, device: torch.device) -> Iterat
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def _check_data(what: str, data: Any) -> None:
-    if (
-        not isinstance(data, tuple | list)
-        or len(data) != 2
-        or not all(isinstance(part, Tensor) and part.dim() for part in data)
-    ):
-        raise SearchError(
-            f"{what} must be a pair of tensors, inputs and labels, got {type(data).__name__}"
-        )
-    if not len(data[0]) or len(data[0]) != len(data[1]):
-        raise SearchError(
-            f"{what} has {len(data[0])} inputs and {len(data[1])} labels; give at least one of "
-            f"each, as many of one as of the other"
-        )

@@ -85,12 +85,13 @@ def reached(tables):
     met, missed = 0, []
     for rows in tables.values():
         for row in rows:
-            for column, cell in row.items():
+            for cell in row.values():
                 if found := re.match(r"([\d.,]+)x \(target (\d+)x\)", str(cell)):
                     ratio, target = (float(part.replace(",", "")) for part in found.groups())
                     met += ratio >= target
                     if ratio < target:
-                        missed.append(f"{row['circuit']} at n, L = {row['n, L']} against {column}")
+                        where = f"{row['circuit']} at n, L = {row['n, L']}"
+                        missed.append(f"{where} against {row['simulator']}")
     listed = "".join(f"\n- {one}" for one in missed)
     found = f"Of {met + len(missed)} targets of these comparisons, {met} are reached."
     return found + (f" Not reached:\n{listed}" if missed else "") if met or missed else ""

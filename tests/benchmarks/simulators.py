@@ -2,7 +2,7 @@
 
 Circuits (hadamard, entangler, rotation) share the angles theta, shape (n_layers, n); several are
 mixed by the softmax of logits. A builder returns a step, which gives [p, slope of theta, slope of
-logits] for the loss sum(cotangent * p). All use float32 and complex64, and one thread.
+logits] for the loss sum(cotangent * p). All use one thread, and single precision where they have it.
 
 The process talks by pickle: it says which versions it runs, reads a workload, answers with what a
 step gives and how long the first one took, and from then on reads how many calls to time.
@@ -98,6 +98,19 @@ def default_qubit(n, circuits, theta, logits, cotangent):
 
 
 def lightning(n, circuits, theta, logits, cotangent):
+    return adjoint(n, circuits, theta, logits, cotangent, device="lightning.qubit")
+
+
+def kokkos(n, circuits, theta, logits, cotangent):
+    return adjoint(n, circuits, theta, logits, cotangent, device="lightning.kokkos")
+
+
+def default_adjoint(n, circuits, theta, logits, cotangent):
+    options = {"device": "default.qubit", "device_vjp": True}
+    return adjoint(n, circuits, theta, logits, cotangent, **options)
+
+
+def adjoint(n, circuits, theta, logits, cotangent, *, device, **options):
     """Adjoint needs an observable: sum_i c_i p_i is the expectation of the diagonal matrix of c."""
     import numpy as np
     import pennylane as qml
@@ -110,13 +123,14 @@ def lightning(n, circuits, theta, logits, cotangent):
         pennylane_layers(n, theta, entangler, rotation)
         return qml.apply(measure)
 
-    device = qml.device("lightning.qubit", wires=n, c_dtype=np.complex64)
-    node = qml.QNode(circuit, device, interface="torch", diff_method="adjoint")
+    single = {"c_dtype": np.complex64} if device.startswith("lightning") else {}
+    device = qml.device(device, wires=n, **single)
+    node = qml.QNode(circuit, device, interface="torch", diff_method="adjoint", **options)
     matrix = scipy.sparse.diags([cotangent], [0], format="csr", dtype=np.complex64)
     value = qml.expval(qml.SparseHamiltonian(matrix, wires=range(n)))
     slopes = torch_step(lambda *at: node(*at, value), circuits, theta, logits, np.float32(1))
     with torch.no_grad():
-        forward, probs = node.update(diff_method=None), qml.probs(wires=range(n))
+        forward, probs = node.update(diff_method=None, device_vjp=None), qml.probs(wires=range(n))
         parts = [forward(torch.tensor(theta), *choice, probs) for choice in circuits]
         p = mixture(parts, torch.softmax(torch.tensor(logits), 0)).numpy()
     return lambda: [p, *slopes()[1:]]
@@ -179,12 +193,75 @@ def tensorcircuit(n, circuits, theta, logits, cotangent):
     return step
 
 
+def mindquantum(n, circuits, theta, logits, cotangent):
+    """Its own gradient of the expectation of a diagonal matrix; its qubit 0 is our last wire."""
+    import mindquantum
+    import numpy as np
+    import scipy.sparse
+    from mindquantum.core import gates
+    from mindquantum.core.circuit import Circuit
+    from mindquantum.core.operators import Hamiltonian
+    from mindquantum.simulator import Simulator
+
+    ((hadamard, entangler, rotation),) = circuits
+    circuit = Circuit()
+    for wire in range(n if hadamard else 0):
+        circuit += gates.H.on(wire)
+    for layer in range(len(theta)):
+        for control, target in cnots(n, entangler):
+            circuit += gates.X.on(n - 1 - target, n - 1 - control)
+        for wire in range(n):
+            gate = getattr(gates, rotation.upper())
+            circuit += gate(f"{layer}, {wire}").on(n - 1 - wire)
+    matrix = scipy.sparse.diags([cotangent], [0], format="csr", dtype=np.complex128)
+    simulator = Simulator("mqvector", n, dtype=mindquantum.complex64)
+    value = Hamiltonian(matrix, dtype=mindquantum.complex64)
+    gradient = simulator.get_expectation_with_grad(value, circuit)
+    forward = Simulator("mqvector", n, dtype=mindquantum.complex64)
+    forward.apply_circuit(circuit, theta.ravel())
+    p = np.abs(forward.get_qs()) ** 2
+    return lambda: [p, gradient(theta.ravel())[1].real.reshape(theta.shape)]
+
+
+def qulacs(n, circuits, theta, logits, cotangent):
+    """Backpropagate <bra|psi> for the bra c psi. Its angles have the opposite sign."""
+    import numpy as np
+    from qulacs import ParametricQuantumCircuit, QuantumState
+
+    ((hadamard, entangler, rotation),) = circuits
+    circuit = ParametricQuantumCircuit(n)
+    for wire in range(n if hadamard else 0):
+        circuit.add_H_gate(wire)
+    for _ in theta:
+        for control, target in cnots(n, entangler):
+            circuit.add_CNOT_gate(n - 1 - control, n - 1 - target)
+        for wire in range(n):
+            getattr(circuit, f"add_parametric_{rotation.upper()}_gate")(n - 1 - wire, 0.0)
+    psi, bra = QuantumState(n), QuantumState(n)
+
+    def step():
+        for number, angle in enumerate(theta.ravel()):
+            circuit.set_parameter(number, -float(angle))
+        psi.set_zero_state()
+        circuit.update_quantum_state(psi)
+        amplitudes = psi.get_vector()
+        bra.load(cotangent * amplitudes)
+        slopes = -2 * np.array(circuit.backprop_inner_product(bra))
+        return [np.abs(amplitudes) ** 2, slopes.reshape(theta.shape)]
+
+    return step
+
+
 PACKAGES = {
     ours: ["qtdqas-lite", "torch"],
     default_qubit: ["pennylane", "torch"],
+    default_adjoint: ["pennylane", "torch"],
     lightning: ["pennylane-lightning"],
+    kokkos: ["pennylane-lightning-kokkos"],
     torchquantum: ["torchquantum", "torch"],
     tensorcircuit: ["tensorcircuit-ng", "jax"],
+    mindquantum: ["mindquantum"],
+    qulacs: ["qulacs"],
 }
 
 

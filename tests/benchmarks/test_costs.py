@@ -16,7 +16,10 @@ from qtdqas_lite import (
     CircuitEnsemble,
     FixedCircuit,
     GeneratedNetwork,
+    GrowingCircuit,
     RelaxedCircuit,
+    fit,
+    grow,
     n_qubits_for,
     paper_space,
 )
@@ -156,6 +159,37 @@ def test_training_step(race, sizes, n_layers, circuit, mapping, target):
         **{"n, L": f"{n}, {n_layers}", "circuit": circuit, "mapping": mapping},
         step=race.ms("step") + (f" (target {target} ms)" if target else ""),
         **{"of it writing weights": f"{100 * race.ratio('write', 'step'):.0f} %"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_angles", "n_layers", "target"), [((64, 10), 30, 3, 1), ((64, 32, 10), 36, 3, 3)]
+)
+def test_grown_circuit(race, sizes, n_angles, n_layers, target):
+    """A whole growth, and as many steps of a fixed circuit of RY that has as many angles."""
+    network = mlp(*sizes)
+    n = n_qubits_for(sum(parameter.numel() for parameter in network.parameters()))
+    images = torch.randn(1000, sizes[0], generator=seeded())
+    labels = torch.randint(sizes[-1], (1000,), generator=seeded())
+    steps = 10 * n_angles + 100
+
+    def growth():
+        net = GeneratedNetwork(network, GrowingCircuit(n, generator=seeded()), generator=seeded())
+        grow(net, (images, labels), n_angles=n_angles, generator=seeded())
+
+    def fixed():
+        circuit = FixedCircuit(n, n_layers, generator=seeded())
+        net = GeneratedNetwork(network, circuit, generator=seeded())
+        fit(net, (images, labels), steps=steps, generator=seeded())
+
+    race.run({"growth": partial(turn, growth, 1), "fixed": partial(turn, fixed, 1)}, 5)
+    race.report(
+        "Growing a circuit of 32 layers, and training a fixed one of as many angles",
+        target="-".join(map(str, sizes)),
+        **{"n, angles": f"{n}, {n_angles}", "steps": str(steps)},
+        growth=race.ms("growth") + f" (target {target} s)",
+        fixed=race.ms("fixed"),
+        ratio=f"{race.ratio('growth', 'fixed'):.1f}x",
     )
 
 

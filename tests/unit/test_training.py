@@ -288,7 +288,7 @@ def test_frozen_logits_are_left_alone():
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite number above 0"),
-        ({"generator": 3}, "must be a torch.Generator, got 3"),
+        ({"generator": 3}, "of type Generator or NoneType, got int"),
         ({"method": "darts"}, "method must be one of .*'joint'"),
         ({"method": "joint", "architecture_learning_rate": 0}, "learning_rate must be a finite"),
         ({"method": "score-function"}, "needs and is needed by"),
@@ -340,3 +340,88 @@ def test_what_is_not_finite_leaves_the_network_as_it_was():
     with pytest.raises(SearchError, match=r"gradient's norm is (nan|inf)"):
         fit(net, data(), loss=steep, steps=3)
     assert same(net, before)
+
+
+def test_groups_keep_the_proportions_of_their_rates():
+    def grouped(parameters, lr):
+        weight, bias = parameters
+        groups = [{"params": [weight], "lr": 0.1 * lr}, {"params": [bias], "lr": 0.0}]
+        return torch.optim.SGD(groups, lr=lr)
+
+    net, rates = nn.Linear(3, 2), []
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    data = torch.randn(9, 3), torch.randint(2, (9,))
+
+    def keep(parameters, lr):
+        rates.append(grouped(parameters, lr))
+        return rates[0]
+
+    run = fit(net, data, steps=4, optimizer=keep)
+    groups = rates[0].param_groups
+    assert groups[0]["lr"] == pytest.approx(0.1 * run.history[-1]["learning_rate"])
+    assert groups[1]["lr"] == 0
+    assert torch.equal(net.bias, before["bias"])
+    assert not torch.equal(net.weight, before["weight"])
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused():
+    with pytest.raises(SearchError, match="LBFGS needs a closure"):
+        fit(nn.Linear(3, 2), (torch.ones(4, 3), torch.zeros(4).long()), optimizer=torch.optim.LBFGS)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_trains_in_training_mode_and_gives_modes_back(training):
+    """Running statistics and dropout need it; a part that was frozen in eval mode stays so."""
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2), nn.Dropout(0.5))
+    net.train(training)
+    if training:
+        net[0].eval()
+    modes, seen = [module.training for module in net.modules()], []
+    data = torch.randn(9, 3) + 5, torch.randint(2, (9,))
+    fit(net, data, data, steps=2, on_step=lambda step: seen.append(step.net[2].training))
+    assert seen == [True, True]
+    assert [module.training for module in net.modules()] == modes
+    assert bool(net[0].running_mean.any()) == (not training)
+
+
+def test_the_validation_loss_is_that_of_all_data():
+    """A root of a mean is not the mean of the roots of its parts."""
+    inputs = torch.cat([torch.zeros(4096, 1), torch.full((4096, 1), 2.0)])
+    net = nn.Linear(1, 1)
+    nn.init.ones_(net.weight)
+    nn.init.zeros_(net.bias)
+
+    def root(outputs, labels):
+        return (outputs - labels).square().mean().sqrt()
+
+    data = inputs, torch.zeros(8192, 1)
+    run = fit(net, data, data, loss=root, steps=1, learning_rate=1e-9)
+    assert run.history[-1]["validation_loss"] == pytest.approx(2**0.5, rel=1e-4)
+
+
+def test_logits_are_never_cut_back(monkeypatch):
+    """Whichever method moves them, their gradient is as it is."""
+    moved = {}
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            moved.setdefault(len(parameters), []).append(
+                torch.cat([p.grad.flatten() for p in parameters]).norm().item()
+            )
+            return super().step(closure)
+
+    generator = torch.Generator().manual_seed(0)
+    circuit = RelaxedCircuit(3, 2, generator=generator)
+    net = GeneratedNetwork(nn.Linear(3, 2), circuit, generator=generator)
+    data = torch.randn(9, 3, generator=generator), torch.randint(2, (9,), generator=generator)
+
+    def steep(outputs, labels):
+        return 1e4 * nn.functional.cross_entropy(outputs, labels)
+
+    options = {"loss": steep, "steps": 1, "optimizer": Spy, "learning_rate": 1e-9}
+    search(net, data, data, method="joint", architecture_learning_rate=1e-9, **options)
+    n_alpha = len(circuit.alpha)
+    assert moved[n_alpha][0] > 1
+    trained = [p for p in net.parameters() if p.requires_grad]
+    assert moved[len(trained) - n_alpha][0] == pytest.approx(1, rel=1e-3)
