@@ -67,7 +67,7 @@ def unrolled(
 
 def _difference(train_loss: Loss, theta: Tensors, alpha: Tensors, vector: Tensor) -> Tensor:
     """Differentiate the gradient in alpha along a vector of theta, from two gradients."""
-    # Moving by h errs by about h^2 + eps / h: so h = eps^(1/3), in float32 half of DARTS' 0.01.
+    # Moving by h errs by about h^2 + eps / h, so h = eps^(1/3); DARTS takes 0.01.
     eps = max(torch.finfo(tensor.dtype).eps for tensor in theta + alpha)
     step = eps ** (1 / 3) / (vector.norm() or 1.0)
     moved = [_moved(theta, step * vector), _moved(theta, -step * vector)]
@@ -211,7 +211,7 @@ def _conjugate_gradients(product: Callable[..., Tensor], right: Tensor, iteratio
         if step == 0 and curvature <= 0 < right.norm():
             raise SearchError("no positive curvature; train theta further, or raise damping")
         if curvature <= 0 or residual.norm() <= torch.finfo(right.dtype).eps * right.norm():
-            break  # a residual of rounding errors would grow where H is singular, as at dead angles
+            break  # where H is singular, a residual of rounding errors would grow
         length = residual @ residual / curvature
         solution = solution + length * direction
         previous, residual = residual, residual - length * image

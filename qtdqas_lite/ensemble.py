@@ -88,13 +88,14 @@ class CircuitEnsemble(Relaxation):
         distinct = [i for i, (first, _) in enumerate(found) if first == i]
         dead = [i for i in distinct if not found[i][1]]
         live = [i for i in distinct if found[i][1]]
+        # Their angles are replaced, so the global generator is left alone.
+        circuits = {i: self.candidates[i].circuit(generator=torch.Generator()) for i in distinct}
         with torch.no_grad():
-            circuits = [self._circuit(i).double() for i in dead]
-            layers = [circuit.layers(circuit.theta) for circuit in circuits]
+            layers = [circuits[i].double().layers(circuits[i].theta.double()) for i in dead]
             rows = [squares(evolve(one)).to(self.theta) for one in layers]
         table = torch.stack(rows) if rows else torch.zeros(0, 2**self.n_qubits)
         self.register_buffer("constants", table, persistent=False)
-        self.live = nn.ModuleList(self._circuit(i) for i in live)
+        self.live = nn.ModuleList(circuits[i] for i in live)
         for circuit in self.live:
             del circuit.theta  # the ensemble's angles are used
         # Row r of merge marks the candidates whose weights add up on what is computed r-th.
@@ -103,10 +104,6 @@ class CircuitEnsemble(Relaxation):
         for i, (first, _) in enumerate(found):
             merge[computed.index(first), i] = 1
         self.register_buffer("merge", merge, persistent=False)
-
-    def _circuit(self, number: int) -> FixedCircuit:
-        """Build a candidate; its angles are replaced, so the global generator is left alone."""
-        return self.candidates[number].circuit(generator=torch.Generator())
 
     def forward(self, mixture: dict[str, Tensor] | None = None) -> Tensor:
         """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,).
@@ -124,7 +121,8 @@ class CircuitEnsemble(Relaxation):
             for weight, circuit in zip(of_live, circuits, strict=True):
                 if every or weight != 0:
                     parts.append(weight * circuit.run(self.theta))
-            if len(parts) == 1:  # all that were drawn are dead; the angles' gradient is zero
+            # If all that were drawn are dead, the gradient of the angles is zero.
+            if len(parts) == 1:
                 parts.append(0 * self.theta.sum())
             total: Tensor = reduce(torch.add, parts)
             return total

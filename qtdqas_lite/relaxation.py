@@ -138,15 +138,17 @@ class Relaxation(nn.Module):
 
 def sampled_weights(logits: Tensor, temperature: Tensor, sampling: Sampling) -> Tensor:
     """Turn logits, which the temperature has divided, into weights, as :class:`Relaxation` says."""
-    if sampling == "softmax":
-        return torch.softmax(logits, -1)
     if sampling == "score-function":
         shares = torch.softmax(logits.detach(), -1)
-        drawn = torch.multinomial(shares.view(-1, shares.shape[-1]), 1).view(shares.shape[:-1])
-        return one_hot(drawn, shares)
-    gumbel_noise = -torch.empty_like(logits).exponential_().log()
-    soft = torch.softmax(logits + gumbel_noise / temperature, -1)
-    return soft if sampling == "gumbel" else one_hot(soft.argmax(-1), soft) + soft - soft.detach()
+        drawn = torch.multinomial(shares.view(-1, shares.shape[-1]), 1)
+        return one_hot(drawn.view(shares.shape[:-1]), shares)
+    if sampling == "softmax":
+        return torch.softmax(logits, -1)
+    noise = -torch.empty_like(logits).exponential_().log()  # Gumbel's
+    soft = torch.softmax(logits + noise / temperature, -1)
+    if sampling == "gumbel":
+        return soft
+    return one_hot(soft.argmax(-1), soft) + soft - soft.detach()
 
 
 def one_hot(index: Tensor, like: Tensor) -> Tensor:

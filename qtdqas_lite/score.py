@@ -31,18 +31,21 @@ def tangents(layers: Layers, gates: Tensor, gate_derivatives: Tensor) -> tuple[T
     """
     n_layers, n_qubits = gates.shape[:2]
     groups = [kron(group) for group in torch.split(gates, group_sizes(n_qubits), 1)]
-    # What makes the state behind a layer its derivative: the gate's derivative in its place.
+    # This makes the state behind a gate its derivative with respect to the angle.
     replaced = gate_derivatives @ gates.mH
-    states = layers.start.to(gates.dtype)[None]  # the state, then one row for each angle so far
+    # The state, and then one row for each angle so far.
+    states = layers.start.to(gates.dtype)[None]
     for layer in range(n_layers):
         states = layers.entangle(states, layer)
         for group in groups:
             states = apply_group(group[layer], states)
-        new = [apply_gate(states[0], replaced[layer, wire], wire) for wire in range(n_qubits)]
-        states = torch.cat([states, torch.stack(new)])
+        pairs = zip(replaced[layer], range(n_qubits), strict=True)
+        new = torch.stack([apply_gate(states[0], gate, wire) for gate, wire in pairs])
+        states = torch.cat([states, new])
     p = (states[0].conj() * states[0]).real
     derivatives = 2 * (states[0].conj() * states[1:]).real
-    if isinstance(layers.choice, Tensor):  # the state is divided by its norm, and so are these
+    # The state of a mixture of entanglers is divided by its norm, and so are these.
+    if isinstance(layers.choice, Tensor):
         total = p.sum()
         p = p / total
         derivatives = (derivatives - derivatives.sum(1, keepdim=True) * p) / total

@@ -27,8 +27,7 @@ class SearchSpace:
         n_qubits: The number of qubits n, at least 1.
         n_layers: The number of layers, at least 1.
         hadamards: The starts to choose from: with Hadamards (True), without (False).
-        entanglers: The entanglers to choose from, names in
-            :data:`.ENTANGLERS`.
+        entanglers: The entanglers to choose from, names in :data:`.ENTANGLERS`.
         rotations: The rotations to choose from, names in :data:`.ROTATIONS`.
         sharing: Who shares a choice: with ``"global"`` one entangler and one rotation serve the
             whole circuit; with ``"layer"`` each layer chooses both; with ``"qubit"`` each layer
