@@ -154,7 +154,7 @@ class _Paid:
             raise SearchError(f"the budget of {self.budget} steps does not pay for one training")
         if not callable(self.train_one):
             raise SearchError("this strategy trains candidates: pass a function as train")
-        trials = []
+        trials: list[Trial] = []
         for candidate in candidates:
             seed = int(torch.randint(2**31, (), generator=self.generator))
             loss = self.train_one(candidate, steps, seed)
@@ -171,7 +171,8 @@ class _Paid:
             self.budget,
             key=lambda count: sum(n * n_steps for n, n_steps in halving_rounds(count, steps)),
         )
-        candidates, trials = self.draw(count), []
+        trials: list[Trial] = []
+        candidates = self.draw(count)
         for n_trained, n_steps in halving_rounds(len(candidates), steps):
             trials = self.train(candidates[:n_trained], n_steps)
             candidates = [trial.candidate for trial in trials]
