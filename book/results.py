@@ -98,7 +98,7 @@ def classification(
     what: Any = kind
     if kind == "random":
         space = SearchSpace(12, options["n_layers"], sharing="qubit")
-        what, circuit = space.sample(1, torch.Generator().manual_seed(seed))[0], {}
+        what, circuit = space.sample(1, generator=torch.Generator().manual_seed(seed))[0], {}
     outcome = classify(data, make, what, circuit=circuit, **options)
     row = {"task": task, "number": number, "sharing": sharing, "gain": gain, **outcome.row}
     row["kind"] = kind

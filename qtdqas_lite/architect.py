@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -19,7 +20,7 @@ Method = Literal["joint", "first-order", "second-order", "implicit", "score-func
 
 
 class Architect:
-    """Moves the logits of a relaxed circuit."""
+    """Moves the logits of all relaxed circuits of a network."""
 
     def __init__(
         self,
@@ -29,21 +30,26 @@ class Architect:
         options: dict[str, Any],
         optimizer: Callable[..., torch.optim.Optimizer],
     ) -> None:
-        found = [(k, m) for k, m in net.named_modules() if isinstance(m, Relaxation)]
-        names = [f"{k}.{name}".lstrip(".") for k, m in found for name in m.architecture_parameters]
+        found = {k: m for k, m in net.named_modules() if isinstance(m, Relaxation)}
+        names = [
+            f"{path}.{name}".lstrip(".")
+            for path, circuit in found.items()
+            for name in circuit.architecture_parameters
+        ]
+        self.circuits = list(found.values())
         self.names = [name for name in names if net.get_parameter(name).requires_grad]
         if not self.names:
             raise SearchError("there is no architecture to search: no trainable logits alpha")
-        self.circuit = found[0][1]
         if method not in get_args(Method):
             raise SearchError(f"method must be one of {list(get_args(Method))}, got {method!r}")
-        if (method == "score-function") != (self.circuit.sampling == "score-function"):
-            raise SearchError(
-                f"the method is {method!r} and the circuit's sampling {self.circuit.sampling!r}: "
-                f"'score-function' needs and is needed by 'score-function'"
-            )
+        for circuit in self.circuits:
+            if (method == "score-function") != (circuit.sampling == "score-function"):
+                raise SearchError(
+                    f"the method is {method!r} and the circuit's sampling {circuit.sampling!r}: "
+                    f"'score-function' needs and is needed by 'score-function'"
+                )
         check_positive(architecture_learning_rate=learning_rate)
-        self.method, self.options, self.learning_rate = method, options, learning_rate
+        self.method, self.options = method, options
         self.alpha = tuple(net.get_parameter(name) for name in self.names)
         self.optimizer = optimizer(list(self.alpha), lr=learning_rate)
         self.baseline: float | None = None
@@ -57,33 +63,58 @@ class Architect:
         if self.method == "score-function":
             gradient = self._score_function(net, loss, validation, step)
         else:
-            others = {k: p for k, p in net.named_parameters() if p.requires_grad}
-            theta = {k: p for k, p in others.items() if k not in self.names}
-
-            def on(data: Data, theta_now: Any, alpha_now: Any) -> Tensor:
-                both = dict(zip([*theta, *self.names], [*theta_now, *alpha_now], strict=True))
-                value: Tensor = loss(functional_call(net, both, (data[0],)), data[1])
-                return value
-
-            options = dict(self.options)
-            if self.method == "second-order" or options.get("solver") == "neumann":
-                options.setdefault("learning_rate", rate)
-            gradient = hypergradient(
-                self.method,
-                partial(on, train),
-                partial(on, validation),
-                tuple(theta.values()),
-                self.alpha,
-                **options,
-            )
-        for alpha, slope in zip(self.alpha, gradient, strict=True):
-            alpha.grad = slope
+            gradient = self._hypergradient(net, loss, train, validation, rate)
+        for alpha, part in zip(self.alpha, gradient, strict=True):
+            alpha.grad = part
         self.optimizer.step()
 
+    def _hypergradient(
+        self, net: nn.Module, loss: Any, train: Data, validation: Data, rate: float
+    ) -> tuple[Tensor, ...]:
+        theta = {
+            name: parameter
+            for name, parameter in net.named_parameters()
+            if parameter.requires_grad and parameter.numel() and name not in self.names
+        }
+
+        def on(data: Data, theta_now: Any, alpha_now: Any) -> Tensor:
+            both = dict(zip([*theta, *self.names], [*theta_now, *alpha_now], strict=True))
+            return _judged(net, loss, data, both)
+
+        options = dict(self.options)
+        if self.method == "second-order" or options.get("solver") == "neumann":
+            options.setdefault("learning_rate", rate)
+        losses = partial(on, train), partial(on, validation)
+        return hypergradient(self.method, *losses, tuple(theta.values()), self.alpha, **options)
+
     def _score_function(self, net: nn.Module, loss: Any, data: Data, step: int) -> Any:
-        value = loss(net(data[0]), data[1]).item()
+        """Multiply the loss of drawn circuits by the gradient of the draw's log-probability."""
+        with ExitStack() as held:
+            drawn = [circuit.mixture() for circuit in self.circuits]
+            for circuit, mixture in zip(self.circuits, drawn, strict=True):
+                held.enter_context(circuit.register_forward_pre_hook(partial(_run_with, mixture)))
+            # With gradients on, since the network would otherwise keep the weights of one draw.
+            value = _judged(net, loss, data, {}).item()
         check_finite(value, "validation loss", step)
         before = value if self.baseline is None else self.baseline
         self.baseline = 0.9 * before + 0.1 * value
-        surrogate = (value - before) * self.circuit.log_probability
+        pairs = zip(self.circuits, drawn, strict=True)
+        logs = torch.stack([circuit.log_probability(mixture) for circuit, mixture in pairs])
+        surrogate = (value - before) * logs.sum()
         return torch.autograd.grad(surrogate, self.alpha, materialize_grads=True)
+
+
+def _judged(net: nn.Module, loss: Any, data: Data, parameters: dict[str, Tensor]) -> Tensor:
+    """Measure the loss with these parameters.
+
+    Running statistics, as of a BatchNorm, follow the batches that the network is trained on: here
+    copies of all buffers are changed in their place.
+    """
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    value: Tensor = loss(functional_call(net, parameters | buffers, (data[0],)), data[1])
+    return value
+
+
+def _run_with(mixture: dict[str, Tensor], _circuit: nn.Module, _arguments: Any) -> Any:
+    """Let a circuit run with this mixture in place of one that it draws itself."""
+    return (mixture,)

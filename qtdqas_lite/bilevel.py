@@ -15,12 +15,13 @@ then alpha's (a generated network's frozen target is not among them), it returns
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .errors import SearchError
+from .errors import SearchError, check_positive, check_whole
 
 Tensors = tuple[Tensor, ...]
 Loss = Callable[[Tensors, Tensors], Tensor]
@@ -51,22 +52,28 @@ def unrolled(
     7). In (1), L_val is taken at theta', and v = xi d/dtheta' L_val, with learning rate xi > 0. If
     not ``exact``, the indirect part is a difference of gradients (eq. 8); ReLUs can spoil it.
     """
-    if not 0 < learning_rate < torch.inf:
-        raise SearchError(f"learning_rate must be finite and above 0, got {learning_rate}")
-    slope = _gradient(_evaluate("training", train_loss, theta, alpha), theta, create_graph=exact)
-    ahead = _moved(theta, -learning_rate * slope)
+    check_positive(learning_rate=learning_rate)
+    value = _evaluate("training", train_loss, theta, alpha)
+    gradient = _gradient(value, theta, create_graph=exact)
+    ahead = _moved(theta, -learning_rate * gradient)
     loss = _evaluate("validation", validation_loss, ahead, alpha)
-    vector, direct = _gradient(loss, ahead + alpha).tensor_split([len(slope)])
+    vector, direct = _gradient(loss, ahead + alpha).tensor_split([len(gradient)])
     if exact:
-        indirect = _gradient((slope * vector).sum(), alpha)
+        indirect = _gradient((gradient * vector).sum(), alpha)
     else:
-        # Moving by h errs by about h^2 + eps / h: so h = eps^(1/3), in float32 half of DARTS' 0.01.
-        eps = max(torch.finfo(tensor.dtype).eps for tensor in theta + alpha)
-        step = eps ** (1 / 3) / (vector.norm() or 1.0)
-        moved = [_moved(theta, step * vector), _moved(theta, -step * vector)]
-        ends = [_gradient(_evaluate("training", train_loss, t, alpha), alpha) for t in moved]
-        indirect = (ends[0] - ends[1]) / (2 * step)
+        indirect = _difference(train_loss, theta, alpha, vector)
     return _shaped(direct - learning_rate * indirect, alpha)
+
+
+def _difference(train_loss: Loss, theta: Tensors, alpha: Tensors, vector: Tensor) -> Tensor:
+    """Differentiate the gradient in alpha along a vector of theta, from two gradients."""
+    # Moving by h errs by about h^2 + eps / h, so h = eps^(1/3); DARTS takes 0.01.
+    eps = max(torch.finfo(tensor.dtype).eps for tensor in theta + alpha)
+    step = eps ** (1 / 3) / (vector.norm() or 1.0)
+    moved = [_moved(theta, step * vector), _moved(theta, -step * vector)]
+    ends = [_gradient(_evaluate("training", train_loss, t, alpha), alpha) for t in moved]
+    difference: Tensor = (ends[0] - ends[1]) / (2 * step)
+    return difference
 
 
 def implicit(
@@ -90,23 +97,19 @@ def implicit(
     ``"neumann"`` sums v = eta sum_k (I - eta (H + damping I))^k d/dtheta L_val to k = iterations.
     Growing terms are an error: ``learning_rate`` eta must be below 2 / (largest eigenvalue).
     """
-    eta = 1.0 if solver == "cg" else learning_rate or 0.0
-    valid = solver in ("cg", "neumann") and 0 < eta < torch.inf
-    if not (valid and iterations >= 1 and 0 <= damping < torch.inf):
-        raise SearchError(
-            f"solver must be 'cg', or 'neumann' with learning_rate above 0; iterations at least 1; "
-            f"damping at least 0; got {solver=}, {learning_rate=}, {iterations=}, {damping=}"
-        )
-    slope = _gradient(_evaluate("training", train_loss, theta, alpha), theta, create_graph=True)
+    eta = _step_length(solver, learning_rate, iterations, damping)
+    value = _evaluate("training", train_loss, theta, alpha)
+    gradient = _gradient(value, theta, create_graph=True)
     loss = _evaluate("validation", validation_loss, theta, alpha)
-    right, direct = _gradient(loss, theta + alpha).tensor_split([len(slope)])
+    right, direct = _gradient(loss, theta + alpha).tensor_split([len(gradient)])
 
     def product(v: Tensor) -> Tensor:
-        return eta * (_gradient((slope * v).sum(), theta, retain_graph=True) + damping * v)
+        along = _gradient((gradient * v).sum(), theta, retain_graph=True)
+        return eta * (along + damping * v)
 
     solve = _conjugate_gradients if solver == "cg" else _neumann_series
     v = solve(product, eta * right, iterations)
-    return _shaped(direct - _gradient((slope * v).sum(), alpha), alpha)
+    return _shaped(direct - _gradient((gradient * v).sum(), alpha), alpha)
 
 
 METHODS: dict[str, Callable[..., Tensors]] = {
@@ -118,7 +121,7 @@ METHODS: dict[str, Callable[..., Tensors]] = {
 
 
 def hypergradient(
-    method: Literal["joint", "first-order", "second-order", "implicit"],
+    method: str,
     train_loss: Loss,
     validation_loss: Loss,
     theta: Tensors,
@@ -128,9 +131,12 @@ def hypergradient(
     """Return a hypergradient, detached, with alpha's shapes and dtypes; no ``.grad`` is touched.
 
     Args:
-        method: Its name in ``METHODS``; ``"second-order"`` is :func:`unrolled`.
+        method: ``"joint"``, ``"first-order"``, ``"second-order"`` (:func:`unrolled`) or
+            ``"implicit"``.
         train_loss: ``train_loss(theta, alpha)`` gives a real tensor of shape (). Each call must see
-            the same data and random numbers. What a loss does not use has gradient 0.
+            the same data. What it draws from torch's global generators (dropout, the choices of a
+            circuit) is the same in every call here, and another in the next hypergradient. What a
+            loss does not use has gradient 0.
         validation_loss: The same on other data.
         theta: The weights: tensors of any shapes that require gradients. They are not changed.
         alpha: The architecture, likewise.
@@ -141,7 +147,29 @@ def hypergradient(
     """
     if method not in METHODS:
         raise SearchError(f"method must be one of {list(METHODS)}, got {method!r}")
-    return METHODS[method](train_loss, validation_loss, theta, alpha, **options)
+
+    def again(loss: Loss, theta: Tensors, alpha: Tensors) -> Tensor:
+        devices = {tensor.device for tensor in theta + alpha if tensor.is_cuda}
+        with torch.random.fork_rng(list(devices)):  # each call begins where the first one began
+            return loss(theta, alpha)
+
+    losses = partial(again, train_loss), partial(again, validation_loss)
+    found = METHODS[method](*losses, theta, alpha, **options)
+    for device in {torch.device("cpu"), *(part.device for part in found)}:
+        torch.rand((), device=device)
+    return found
+
+
+def _step_length(solver: str, learning_rate: Any, iterations: int, damping: float) -> float:
+    """Check the options of :func:`implicit`, and give eta."""
+    if solver not in ("cg", "neumann"):
+        raise SearchError(f"solver must be 'cg' or 'neumann', got {solver!r}")
+    check_whole(SearchError, 1, iterations=iterations)
+    if not isinstance(damping, int | float) or not 0 <= damping < torch.inf:
+        raise SearchError(f"damping must be a finite number of at least 0, got {damping!r}")
+    if solver == "neumann":
+        check_positive(learning_rate=learning_rate)
+    return 1.0 if solver == "cg" else learning_rate
 
 
 def _evaluate(which: str, loss: Loss, theta: Tensors, alpha: Tensors) -> Tensor:
@@ -157,7 +185,7 @@ def _evaluate(which: str, loss: Loss, theta: Tensors, alpha: Tensors) -> Tensor:
 
 
 def _gradient(value: Tensor, inputs: Tensors, **options: Any) -> Tensor:
-    if not value.requires_grad:  # such as a slope that is constant
+    if not value.requires_grad:  # such as a gradient that is constant
         return torch.cat([torch.zeros_like(tensor).flatten() for tensor in inputs])
     parts = torch.autograd.grad(value, inputs, materialize_grads=True, **options)
     gradient = torch.cat([part.flatten() for part in parts])
@@ -183,7 +211,7 @@ def _conjugate_gradients(product: Callable[..., Tensor], right: Tensor, iteratio
         if step == 0 and curvature <= 0 < right.norm():
             raise SearchError("no positive curvature; train theta further, or raise damping")
         if curvature <= 0 or residual.norm() <= torch.finfo(right.dtype).eps * right.norm():
-            break  # a residual of rounding errors would grow where H is singular, as at dead angles
+            break  # where H is singular, a residual of rounding errors would grow
         length = residual @ residual / curvature
         solution = solution + length * direction
         previous, residual = residual, residual - length * image

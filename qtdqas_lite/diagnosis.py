@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from .circuits import Candidate
-from .errors import CircuitError
-from .score import angle_jacobian, angle_score
+from .errors import CircuitError, check_whole
+from .score import angle_jacobian, jacobian_score
+from .search_space import list_candidates
 from .simulator import evolve
 from .simulator.statevector import check_memory
 
@@ -31,7 +31,6 @@ class Report:
         rank: How many independent directions the angles move the probabilities in.
         score: The mean of :func:`~qtdqas_lite.score.angle_score`.
         dead: The angles that move nothing.
-        redundant: The live angles that move nothing which those before them do not move as well.
     """
 
     number: int
@@ -42,7 +41,6 @@ class Report:
     rank: int
     score: float
     dead: tuple[tuple[int, int], ...]
-    redundant: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,14 @@ def _probabilities(candidate: Candidate, theta: Tensor) -> Tensor:
     return table
 
 
-def diagnose(candidates: Iterable[Candidate], seed: int = 0) -> Diagnosis:
+def diagnose(space: Iterable[Candidate | str], seed: int = 0) -> Diagnosis:
     """Find which candidates are dead, which are the same, and which angles do the work.
 
     Everything is measured in float64 at three random settings of the angles. That a candidate is
     live is then certain; that one is dead, or two are the same, is as good as certain.
 
     Args:
-        candidates: The candidates: a list of them, or a search space.
+        space: The candidates: a search space, or a list of candidates or of their JSON texts.
         seed: The seed of the angles.
 
     Returns:
@@ -123,68 +121,41 @@ def diagnose(candidates: Iterable[Candidate], seed: int = 0) -> Diagnosis:
         CircuitError: if there are more than 1,000, or the derivatives would not fit into this
             machine's memory.
     """
-    candidates = list(itertools.islice(candidates, 1001))
-    if len(candidates) > 1000:
-        raise CircuitError(
-            "more than 1,000 circuits are too many to diagnose: take a sample of the space, such "
-            "as space.sample(100, generator)"
-        )
-    reports = []
-    for position, (first, live) in enumerate(same_probabilities(candidates, seed)):
-        candidate = candidates[position]
-        shape = candidate.n_layers, candidate.n_qubits
+    candidates = list_candidates(space)
+    for candidate in candidates:
         # Each angle has a row of derivatives, in twice the precision that training uses.
-        check_memory(candidate.n_qubits, 4 * math.prod(shape), real=False)
+        rows = 4 * candidate.n_layers * candidate.n_qubits
+        check_memory(candidate.n_qubits, rows, real=False)
+    check_whole(CircuitError, 0, seed=seed)
+    found = same_probabilities(candidates, seed)
+    reports = []
+    for i, (candidate, (first, live)) in enumerate(zip(candidates, found, strict=True)):
+        shape = candidate.n_layers, candidate.n_qubits
         circuit = candidate.circuit(generator=torch.Generator()).double()
-        draws = _draws(shape, seed)
-        settings = [angle_jacobian(circuit.layers, theta) for theta in draws]
+        settings = [angle_jacobian(circuit.layers, theta) for theta in _draws(shape, seed)]
+        jacobians = torch.stack([len(p) * derivatives for p, derivatives in settings])
         # What is idle at one setting by chance is not at the others.
-        alive, independent = set(), set()
-        for squares, jacobian in settings:
-            moving, directions = _working_angles(len(squares) * jacobian)
-            alive |= moving
-            independent |= directions
-        names = [(layer, wire) for layer in range(shape[0]) for wire in range(shape[1])]
-        scores = [angle_score(circuit.layers, theta).item() for theta in draws]
+        idle = (torch.linalg.vector_norm(jacobians, dim=-1) <= 1e-8).all(0).view(shape)
+        scores = torch.stack([jacobian_score(*setting) for setting in settings])
         reports.append(
             Report(
-                number=position + 1,
+                number=i + 1,
                 candidate=candidate,
                 live=live,
                 reason="" if live else _reason(candidate, settings[0][0]),
-                duplicate_of=first + 1 if first != position else None,
-                rank=len(independent),
-                score=sum(scores) / len(scores),
-                dead=tuple(name for i, name in enumerate(names) if i not in alive),
-                redundant=tuple(names[i] for i in sorted(alive - independent)),
+                duplicate_of=first + 1 if first != i else None,
+                rank=int(torch.linalg.matrix_rank(jacobians, atol=1e-8, rtol=1e-9).max()),
+                score=scores.mean().item(),
+                dead=tuple((layer, wire) for layer, wire in idle.nonzero().tolist()),
             )
         )
     return Diagnosis(tuple(reports))
 
 
-def _working_angles(jacobian: Tensor) -> tuple[set[int], set[int]]:
-    """Find the rows that are not zero, and of these the ones outside the span of those before."""
-    moving, independent = set(), set()
-    basis = jacobian[:0]
-    for i, row in enumerate(jacobian):
-        size = torch.linalg.vector_norm(row)
-        if size <= 1e-8:
-            continue
-        moving.add(i)
-        rest = row / size
-        for _ in range(2):  # once more, for what rounding left
-            rest = rest - basis.T @ (basis @ rest)
-        length = torch.linalg.vector_norm(rest)
-        if length > 1e-6:
-            independent.add(i)
-            basis = torch.cat([basis, rest[None] / length])
-    return moving, independent
-
-
-def _reason(candidate: Candidate, squares: Tensor) -> str:
+def _reason(candidate: Candidate, constant: Tensor) -> str:
     """Say why a candidate is dead, in words, from its gates and its constant probabilities."""
     names = {name for layer in candidate.rotations for name in layer}
-    uniform = bool((len(squares) * squares - 1).abs().max() < 1e-8)
+    uniform = bool((len(constant) * constant - 1).abs().max() < 1e-8)
     if names == {"rx"} and uniform:
         return "RX only multiplies |+> by a phase, so every outcome stays equally likely"
     if names == {"rz"}:

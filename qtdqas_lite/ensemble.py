@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from functools import lru_cache, reduce
@@ -15,6 +14,7 @@ from .circuits import Candidate, FixedCircuit, saved_by_name
 from .diagnosis import same_probabilities
 from .errors import CircuitError
 from .relaxation import Relaxation, Sampling
+from .search_space import list_candidates
 from .simulator import ENTANGLERS, ROTATIONS, evolve
 from .simulator.statevector import check_memory, squares, transforms_active
 
@@ -60,19 +60,12 @@ class CircuitEnsemble(Relaxation):
             generator: Where angles and weights are drawn from; torch's global one by default.
 
         Raises:
-            CircuitError: if there is no candidate, they differ in size, an argument is not as
-                described, or the circuits' states would not fit into this machine's memory.
+            CircuitError: if there is no candidate or more than 1,000 (a RelaxedCircuit costs the
+                same for any number), they differ in size, an argument is not as described, or the
+                circuits' states would not fit into this machine's memory.
         """
         super().__init__(temperature, sampling)
-        listed = list(itertools.islice(space, 1001))
-        if len(listed) > 1000:
-            raise CircuitError(
-                "more than 1,000 circuits are too many to sum: take a sample of the space, or a "
-                "RelaxedCircuit, which costs the same for any number"
-            )
-        self.candidates = tuple(Candidate.from_json(c) if isinstance(c, str) else c for c in listed)
-        if not all(isinstance(candidate, Candidate) for candidate in self.candidates):
-            raise CircuitError("space must be a SearchSpace or a list of candidates")
+        self.candidates = tuple(list_candidates(space))
         sizes = {(c.n_qubits, c.n_layers) for c in self.candidates}
         if len(sizes) != 1:
             raise CircuitError(
@@ -85,25 +78,24 @@ class CircuitEnsemble(Relaxation):
         ((self.n_qubits, self.n_layers),) = sizes
         self.weights = weights
         check_memory(self.n_qubits, len(self.candidates), real=False)
-        shape = (self.n_layers, self.n_qubits)
-        angles = torch.rand(shape, generator=generator)
+        angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
         draw = 0.01 * torch.randn(len(self.candidates), generator=generator)
-        self.alpha["circuit"] = nn.Parameter(
-            draw if weights == "softmax" else 1 / len(self.candidates) + draw
-        )
+        centre = 1 / len(draw) if weights == "raw" else 0.0
+        self.alpha["circuit"] = nn.Parameter(centre + draw)
         # With the gates themselves in the key: a name can be given to another one.
         found = _compared(self.candidates, (*ROTATIONS.items(), *ENTANGLERS.items()))
         distinct = [i for i, (first, _) in enumerate(found) if first == i]
         dead = [i for i in distinct if not found[i][1]]
+        live = [i for i in distinct if found[i][1]]
+        # Their angles are replaced, so the global generator is left alone.
+        circuits = {i: self.candidates[i].circuit(generator=torch.Generator()) for i in distinct}
         with torch.no_grad():
-            circuits = [self._circuit(i).double() for i in dead]
-            layers = [circuit.layers(circuit.theta) for circuit in circuits]
+            layers = [circuits[i].double().layers(circuits[i].theta.double()) for i in dead]
             rows = [squares(evolve(one)).to(self.theta) for one in layers]
         table = torch.stack(rows) if rows else torch.zeros(0, 2**self.n_qubits)
         self.register_buffer("constants", table, persistent=False)
-        live = [i for i in distinct if found[i][1]]
-        self.live = nn.ModuleList(self._circuit(i) for i in live)
+        self.live = nn.ModuleList(circuits[i] for i in live)
         for circuit in self.live:
             del circuit.theta  # the ensemble's angles are used
         # Row r of merge marks the candidates whose weights add up on what is computed r-th.
@@ -113,14 +105,14 @@ class CircuitEnsemble(Relaxation):
             merge[computed.index(first), i] = 1
         self.register_buffer("merge", merge, persistent=False)
 
-    def _circuit(self, number: int) -> FixedCircuit:
-        """Build a candidate; its angles are replaced, so the global generator is left alone."""
-        return self.candidates[number].circuit(generator=torch.Generator())
+    def forward(self, mixture: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,).
 
-    def forward(self) -> Tensor:
-        """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,)."""
+        Args:
+            mixture: What :meth:`mixture` gave; by default it is called.
+        """
         with torch.autocast(self.theta.device.type, enabled=False):
-            weights = self.merge @ self.mixture()["circuit"]
+            weights = self.merge @ self._given(mixture)["circuit"]
             of_dead, of_live = torch.split(weights, [len(self.constants), len(self.live)])
             parts = [of_dead @ self.constants]
             # Of drawn circuits only those drawn have a weight, and only those are run.
@@ -129,32 +121,32 @@ class CircuitEnsemble(Relaxation):
             for weight, circuit in zip(of_live, circuits, strict=True):
                 if every or weight != 0:
                     parts.append(weight * circuit.run(self.theta))
-            if len(parts) == 1:  # all that were drawn are dead; the angles' gradient is zero
+            # If all that were drawn are dead, the gradient of the angles is zero.
+            if len(parts) == 1:
                 parts.append(0 * self.theta.sum())
             total: Tensor = reduce(torch.add, parts)
             return total
 
-    def _weights(self, name: str, alpha: Tensor) -> Tensor:
-        weights = super()._weights(name, alpha)  # which also refuses what is not finite
-        return alpha if self.weights == "raw" else weights
+    def mixture(self) -> dict[str, Tensor]:
+        """Give the weights of the candidates; see :meth:`.Relaxation.mixture`."""
+        mixture = super().mixture()  # which refuses logits that are not finite
+        return {"circuit": self.alpha["circuit"]} if self.weights == "raw" else mixture
 
     def entropy(self) -> Tensor:
         """Tell how undecided the weights are, from 0 to 1; of raw weights, their sizes count."""
         if self.weights == "softmax":
             return super().entropy()
         sizes = self.alpha["circuit"].abs()
-        logs = (sizes / sizes.sum()).log()
-        nats: Tensor = -(logs.exp() * logs).nansum()
+        nats: Tensor = torch.special.entr(sizes / sizes.sum()).sum()
         return nats / math.log(max(2, len(sizes)))
 
     def architecture(self) -> Candidate:
         """Return the candidate with the largest weight; it can be a dead one."""
-        return self.candidates[int(self.alpha["circuit"].argmax())]
+        return self.candidates[int(self.logits()["circuit"].argmax())]
 
     def discretize(self) -> FixedCircuit:
         """Return the circuit of :meth:`architecture`, with the angles that it has here."""
-        best = int(self.alpha["circuit"].argmax())
-        circuit = self._circuit(best).to(self.theta)
+        circuit = self.architecture().circuit(generator=torch.Generator()).to(self.theta)
         with torch.no_grad():
             circuit.theta.copy_(self.theta)
         return circuit

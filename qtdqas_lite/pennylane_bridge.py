@@ -101,7 +101,7 @@ def _plan(circuit: Any) -> tuple[Callable[[Tensor], None], int, tuple[int, ...]]
             f"the outputs of several: convert .discretize(), or each of .candidates"
         )
     n, space = circuit.n_qubits, circuit.space
-    still = copy.copy(circuit)  # so that what was drawn last, and its log_probability, stay
+    still = copy.copy(circuit)  # in eval mode nothing is drawn, and the circuit keeps its own mode
     still.training = False
     mixture = {name: weights.detach() for name, weights in still.mixture().items()}
     powers = mixture.get("entangler", torch.ones(1, 1)).expand(circuit.n_layers, -1).tolist()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,8 @@ from .circuits import Candidate, FixedCircuit, saved_by_name
 from .errors import CircuitError
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
-from .simulator import Layers, apply_gate, entangler_gates, probabilities, rotation_quaternions
-from .simulator.gates import entangler_pool, gate_permutation, is_real
+from .simulator import Layers, apply_gate, entangler_gates, probabilities
+from .simulator.gates import Rotation, entangler_pool, gate_permutation, is_real
 from .simulator.statevector import check_memory, squares, transforms_active
 
 
@@ -47,9 +48,9 @@ class RelaxedCircuit(Relaxation):
         n_qubits: int,
         n_layers: int,
         *,
-        rotations: Iterable[str] = ("rx", "ry", "rz"),
-        entanglers: Iterable[str] = ("chain", "ring"),
-        hadamards: Iterable[bool] = (True, False),
+        rotations: Sequence[str] = ("rx", "ry", "rz"),
+        entanglers: Sequence[str] = ("chain", "ring"),
+        hadamards: Sequence[bool] = (True, False),
         sharing: Sharing = "global",
         temperature: float = 1.0,
         sampling: Sampling = "softmax",
@@ -82,8 +83,7 @@ class RelaxedCircuit(Relaxation):
             raise CircuitError(
                 f"entangler_mixture must be 'renormalised' or 'unitary', got {entangler_mixture!r}"
             )
-        pools = tuple(hadamards), tuple(entanglers), tuple(rotations)
-        self.space = SearchSpace(n_qubits, n_layers, *pools, sharing)
+        self.space = SearchSpace(n_qubits, n_layers, hadamards, entanglers, rotations, sharing)
         self.n_qubits, self.n_layers = self.space.n_qubits, self.space.n_layers
         self.entangler_mixture = entangler_mixture
         self.separate_angles = bool(separate_angles)
@@ -106,13 +106,20 @@ class RelaxedCircuit(Relaxation):
         permutations, signs = entangler_pool(self.space.entanglers, self.n_qubits)
         self.register_buffer("permutations", permutations, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
+        # As they are now: gates that are redefined later change no circuit that exists.
+        self._rotations = [Rotation(name) for name in self.space.rotations]
+        self._entanglers = [entangler_gates(name, self.n_qubits) for name in self.space.entanglers]
 
-    def forward(self) -> Tensor:
-        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
+    def forward(self, mixture: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1.
+
+        Args:
+            mixture: What :meth:`.Relaxation.mixture` gave; by default it is called.
+        """
         with torch.autocast(self.theta.device.type, enabled=False):
-            layers = self.layers(self.theta)
+            layers = self.layers(self.theta, mixture)
             if self.entangler_mixture == "unitary" and isinstance(layers.choice, Tensor):
-                return squares(self._interpolated(layers.start, layers.gates, layers.choice))
+                return squares(self._interpolated(layers, layers.choice))
             return probabilities(layers)
 
     def layers(self, theta: Tensor, mixture: dict[str, Tensor] | None = None) -> Layers:
@@ -120,22 +127,18 @@ class RelaxedCircuit(Relaxation):
 
         Args:
             theta: Angles in radians, of the shape of ``theta``.
-            mixture: What :meth:`.Relaxation.mixture` gave; by default it is called.
+            mixture: As for :meth:`forward`.
 
         Returns:
             Where entanglers are mixed, ``choice`` is their weights, shape (n_layers,
-            n_entanglers). The simulator, and what is built on it, takes these for those of a
-            ``"renormalised"`` mixture.
+            n_entanglers). The simulator takes these for those of a ``"renormalised"`` mixture.
         """
-        mixture = self.mixture() if mixture is None else mixture
-        rotations = self.space.rotations
-        angles = theta if self.separate_angles else [theta] * len(rotations)
-        quaternions = torch.stack(
-            [rotation_quaternions(*pair) for pair in zip(rotations, angles, strict=True)], -2
-        )
+        mixture = self._given(mixture)
+        angles = theta if self.separate_angles else [theta] * len(self._rotations)
+        pairs = zip(self._rotations, angles, strict=True)
+        quaternions = torch.stack([rotation(angle) for rotation, angle in pairs], -2)
         if "rotation" in mixture:
-            total = (mixture["rotation"][..., None] * quaternions).sum(-2)
-            quaternions = nn.functional.normalize(total, dim=-1)
+            quaternions = mixed_rotation(mixture["rotation"], quaternions)
         else:
             quaternions = quaternions[..., 0, :]
         choice: list[int] | Tensor = [0] * self.n_layers
@@ -144,52 +147,43 @@ class RelaxedCircuit(Relaxation):
             decided = not (choice.requires_grad or transforms_active())
             if decided and (choice.amax(-1) == 1).all():  # a single entangler in each layer
                 choice = choice.argmax(-1).tolist()
-        entanglers = self.permutations, self.signs, choice
-        return Layers(self._start(mixture), quaternions, *entanglers, self.real)
+        start = interpolated_start(self._hadamard_weight(mixture), self.n_qubits)
+        return Layers(start, quaternions, self.permutations, self.signs, choice, self.real)
 
-    def _start(self, mixture: dict[str, Tensor]) -> Tensor:
-        """Put RY(t pi/2)|0> on every qubit: the n-th tensor power, by squaring."""
-        weight = self.theta.new_tensor(float(self.space.hadamards[0]))
+    def _hadamard_weight(self, mixture: dict[str, Tensor]) -> Tensor:
+        """Give the weight of the Hadamards, shape ()."""
         if "hadamard" in mixture:
-            weight = mixture["hadamard"][0, self.space.hadamards.index(True)]
-        qubit = torch.stack([torch.cos(weight * math.pi / 4), torch.sin(weight * math.pi / 4)])
-        state = qubit
-        for bit in f"{self.n_qubits:b}"[1:]:
-            state = torch.outer(state, state).flatten()
-            if bit == "1":
-                state = torch.outer(state, qubit).flatten()
-        return state
+            return mixture["hadamard"][0, self.space.hadamards.index(True)]
+        return self.theta.new_tensor(float(self.space.hadamards[0]))
 
-    def _interpolated(self, state: Tensor, gates: Tensor, powers: Tensor) -> Tensor:
+    def _interpolated(self, layers: Layers, weights: Tensor) -> Tensor:
         """Run the layers with every entangler's gates to the power of its weight."""
-        n, device = self.n_qubits, state.device
-        state = torch.complex(state, torch.zeros_like(state))
-        phases = torch.polar(torch.ones_like(powers), math.pi * powers)
-        tables = [
-            [tuple(part.to(device) for part in gate_permutation(*gate, n)) for gate in gates_of_one]
-            for gates_of_one in (entangler_gates(name, n) for name in self.space.entanglers)
+        n, state = self.n_qubits, torch.complex(layers.start, torch.zeros_like(layers.start))
+        entanglers = [
+            [[table.to(state.device) for table in gate_permutation(*gate, n)] for gate in gates]
+            for gates in self._entanglers
         ]
-        for layer, row in zip(gates, phases, strict=True):
-            for table, phase in zip(tables, row, strict=True):
-                for source, sign in table:
-                    # A gate G with G G = 1 has the powers (1 + phase)/2 + (1 - phase)/2 G.
-                    moved = state[source] * sign
-                    state = (1 + phase) / 2 * state + (1 - phase) / 2 * moved
-            for wire, gate in enumerate(layer):
-                state = apply_gate(state, gate.to(state.dtype), wire)
+        for layer, powers in zip(layers.gates.to(state.dtype), weights, strict=True):
+            for gates, power in zip(entanglers, powers, strict=True):
+                for source, sign in gates:
+                    state = gate_power(state, source, sign, power)
+            for wire, rotation in enumerate(layer):
+                state = apply_gate(state, rotation, wire)
         return state
 
     def architecture(self, mixture: dict[str, Tensor] | None = None) -> Candidate:
-        """Return the architecture of the largest logits, or of the largest weights of a mixture."""
-        chosen = self.alpha if mixture is None else mixture
-        best = {name: weights.argmax(-1) for name, weights in chosen.items()}
+        """Return the architecture of the largest logits, or of the largest weights of a mixture.
+
+        Raises:
+            CircuitError: as :meth:`.Relaxation.logits`.
+        """
+        chosen = self.logits() if mixture is None else mixture
+        best = {name: weights.argmax(-1).tolist() for name, weights in chosen.items()}
         space = self.space
-        zero = torch.zeros(1, dtype=torch.long)
-        rotations = best.get("rotation", zero[None]).tolist()
         return space.candidate(
-            space.hadamards[int(best.get("hadamard", zero))],
-            [space.entanglers[i] for i in best.get("entangler", zero).tolist()],
-            [[space.rotations[i] for i in row] for row in rotations],
+            space.hadamards[best.get("hadamard", [0])[0]],
+            [space.entanglers[i] for i in best.get("entangler", [0])],
+            [[space.rotations[i] for i in row] for row in best.get("rotation", [[0]])],
         )
 
     def discretize(self) -> FixedCircuit:
@@ -205,16 +199,32 @@ class RelaxedCircuit(Relaxation):
         return circuit
 
     def configuration(self) -> dict[str, Any]:
-        """Return the arguments that build this circuit again; plain JSON values."""
+        """Return the arguments that build this circuit again, as JSON can hold them."""
         return {
-            "n_qubits": self.n_qubits,
-            "n_layers": self.n_layers,
-            "rotations": list(self.space.rotations),
-            "entanglers": list(self.space.entanglers),
-            "hadamards": list(self.space.hadamards),
-            "sharing": self.space.sharing,
+            **asdict(self.space),
             "temperature": self.temperature,
             "sampling": self.sampling,
             "entangler_mixture": self.entangler_mixture,
             "separate_angles": self.separate_angles,
         }
+
+
+def mixed_rotation(weights: Tensor, quaternions: Tensor) -> Tensor:
+    """Add up unit quaternions, shape (..., k, 4), with weights, shape (..., k), to unit length."""
+    total = (weights[..., None] * quaternions).sum(-2)
+    return nn.functional.normalize(total, dim=-1)
+
+
+def interpolated_start(weight: Tensor, n_qubits: int) -> Tensor:
+    """Put RY(weight pi/2)|0> on every qubit: ``|0...0>`` at weight 0, Hadamards at 1; (2**n,)."""
+    qubit = torch.stack([torch.cos(weight * math.pi / 4), torch.sin(weight * math.pi / 4)])
+    state = qubit
+    for _ in range(n_qubits - 1):
+        state = torch.outer(state, qubit).flatten()
+    return state
+
+
+def gate_power(state: Tensor, source: Tensor, sign: Tensor, power: Tensor) -> Tensor:
+    """Apply a gate G, as :func:`.gate_permutation` writes it, to a power; G G is 1."""
+    phase = torch.polar(torch.ones_like(power), math.pi * power)
+    return (1 + phase) / 2 * state + (1 - phase) / 2 * (sign * state[source])

@@ -15,7 +15,7 @@ from .simulator import Layers, apply_gate
 from .simulator.statevector import apply_group, group_sizes, kron
 
 
-def tangents(layers: Layers, gates: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+def tangents(layers: Layers, gates: Tensor, gate_derivatives: Tensor) -> tuple[Tensor, Tensor]:
     """Carry the derivatives with respect to every angle along with the state.
 
     All of it is plain tensor operations, so that the result can itself be differentiated, with
@@ -24,37 +24,40 @@ def tangents(layers: Layers, gates: Tensor, slopes: Tensor) -> tuple[Tensor, Ten
     Args:
         layers: The circuit; its gates are replaced by the next two.
         gates: Unitary gates, shape (n_layers, n, 2, 2).
-        slopes: Their derivatives with respect to their own angles, of the same shape.
+        gate_derivatives: With respect to their own angles, of the same shape.
 
     Returns:
         The probabilities, shape (2**n,), and their derivatives, shape (n_layers * n, 2**n).
     """
     n_layers, n_qubits = gates.shape[:2]
     groups = [kron(group) for group in torch.split(gates, group_sizes(n_qubits), 1)]
-    # What makes the state behind a layer its derivative: the slope in place of the gate.
-    replaced = slopes @ gates.mH
-    states = layers.start.to(gates.dtype)[None]  # the state, then one row for each angle so far
+    # This makes the state behind a gate its derivative with respect to the angle.
+    replaced = gate_derivatives @ gates.mH
+    # The state, and then one row for each angle so far.
+    states = layers.start.to(gates.dtype)[None]
     for layer in range(n_layers):
         states = layers.entangle(states, layer)
         for group in groups:
             states = apply_group(group[layer], states)
-        new = [apply_gate(states[0], replaced[layer, wire], wire) for wire in range(n_qubits)]
-        states = torch.cat([states, torch.stack(new)])
-    squares = (states[0].conj() * states[0]).real
+        pairs = zip(replaced[layer], range(n_qubits), strict=True)
+        new = torch.stack([apply_gate(states[0], gate, wire) for gate, wire in pairs])
+        states = torch.cat([states, new])
+    p = (states[0].conj() * states[0]).real
     derivatives = 2 * (states[0].conj() * states[1:]).real
-    if isinstance(layers.choice, Tensor):  # the state is divided by its norm, and so are these
-        total = squares.sum()
-        squares = squares / total
-        derivatives = (derivatives - derivatives.sum(1, keepdim=True) * squares) / total
-    return squares, derivatives
+    # The state of a mixture of entanglers is divided by its norm, and so are these.
+    if isinstance(layers.choice, Tensor):
+        total = p.sum()
+        p = p / total
+        derivatives = (derivatives - derivatives.sum(1, keepdim=True) * p) / total
+    return p, derivatives
 
 
 def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tensor, Tensor]:
     """Differentiate every probability with respect to every angle.
 
     Args:
-        layers: The ``layers`` method of a circuit, which turns angles into
-            :class:`.Layers`. It is called once.
+        layers: The ``layers`` method of a circuit, which turns angles into :class:`.Layers`. It is
+            called once.
         theta: Angles in radians, shape (n_layers, n), best in float64.
 
     Returns:
@@ -69,14 +72,13 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
         warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch's own
         dual = forward_ad.make_dual(theta, torch.ones_like(theta))  # type: ignore[no-untyped-call]
         run = layers(dual)
-        gates, slopes = forward_ad.unpack_dual(run.gates)  # type: ignore[no-untyped-call]
+        gates, derivatives = forward_ad.unpack_dual(run.gates)  # type: ignore[no-untyped-call]
     if theta.shape != gates.shape[:2]:
         raise CircuitError(
             f"there must be one angle for each gate, {tuple(gates.shape[:2])}, got angles of shape "
             f"{tuple(theta.shape)}"
         )
-    slopes = torch.zeros_like(gates) if slopes is None else slopes
-    return tangents(run, gates, slopes)
+    return tangents(run, gates, torch.zeros_like(gates) if derivatives is None else derivatives)
 
 
 def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
@@ -93,8 +95,12 @@ def angle_score(layers: Callable[[Tensor], Any], theta: Tensor) -> Tensor:
     Returns:
         Shape (), at least 0.
     """
-    squares, derivatives = angle_jacobian(layers, theta)
-    size = len(squares)
-    slopes = size * derivatives / (size * squares + 0.01)
-    gram = torch.eye(len(slopes), dtype=slopes.dtype, device=slopes.device)
-    return torch.logdet(gram + 10 / size * slopes @ slopes.T)
+    return jacobian_score(*angle_jacobian(layers, theta))
+
+
+def jacobian_score(p: Tensor, derivatives: Tensor) -> Tensor:
+    """Give :func:`angle_score` from what :func:`angle_jacobian` gives."""
+    size = len(p)
+    of_feature = size * derivatives / (size * p + 0.01)
+    identity = torch.eye(len(of_feature), dtype=p.dtype, device=p.device)
+    return torch.logdet(identity + 10 / size * of_feature @ of_feature.T)

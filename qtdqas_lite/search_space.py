@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from .errors import CircuitError, EncodingError, check_whole
 from .simulator.gates import entangler_gates, is_real
 
 Sharing = Literal["global", "layer", "qubit"]
+#: The size from which on even a list of a circuit's gates would take minutes to write.
+MOST_ROTATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,7 @@ class SearchSpace:
         n_qubits: The number of qubits n, at least 1.
         n_layers: The number of layers, at least 1.
         hadamards: The starts to choose from: with Hadamards (True), without (False).
-        entanglers: The entanglers to choose from, names in
-            :data:`.ENTANGLERS`.
+        entanglers: The entanglers to choose from, names in :data:`.ENTANGLERS`.
         rotations: The rotations to choose from, names in :data:`.ROTATIONS`.
         sharing: Who shares a choice: with ``"global"`` one entangler and one rotation serve the
             whole circuit; with ``"layer"`` each layer chooses both; with ``"qubit"`` each layer
@@ -35,9 +36,9 @@ class SearchSpace:
 
     n_qubits: int
     n_layers: int
-    hadamards: tuple[bool, ...] = (True, False)
-    entanglers: tuple[str, ...] = ("chain", "ring")
-    rotations: tuple[str, ...] = ("rx", "ry", "rz")
+    hadamards: Sequence[bool] = (True, False)
+    entanglers: Sequence[str] = ("chain", "ring")
+    rotations: Sequence[str] = ("rx", "ry", "rz")
     sharing: Sharing = "global"
 
     def __post_init__(self) -> None:
@@ -45,22 +46,30 @@ class SearchSpace:
 
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if ``n_layers`` is not one either, a pool is empty, repeats itself or
-                names an unknown gate, or ``sharing`` is unknown.
+            CircuitError: if ``n_layers`` is not one either, there would be more than a million
+                rotations, a pool is empty, repeats itself or names an unknown gate, or
+                ``sharing`` is unknown.
         """
         object.__setattr__(self, "n_qubits", check_whole(EncodingError, 1, n_qubits=self.n_qubits))
         object.__setattr__(self, "n_layers", check_whole(CircuitError, 1, n_layers=self.n_layers))
+        if self.n_qubits * self.n_layers > MOST_ROTATIONS:
+            raise CircuitError(
+                f"{self.n_layers:,} layers on {self.n_qubits:,} qubits have more than "
+                f"{MOST_ROTATIONS:,} rotations; use fewer of either"
+            )
         for field in ("hadamards", "entanglers", "rotations"):
             pool = getattr(self, field)
             if isinstance(pool, str) or not isinstance(pool, Sequence) or not pool:
                 raise CircuitError(
                     f"{field} must be a tuple of at least one choice, such as (..., ), got {pool!r}"
                 )
+            kind = bool if field == "hadamards" else str
+            if not all(isinstance(choice, kind) for choice in pool):
+                choices = "True, False or both" if kind is bool else "names"
+                raise CircuitError(f"{field} must hold {choices}, got {pool!r}")
             if len(set(pool)) < len(pool):
                 raise CircuitError(f"{field} names a choice twice: {pool!r}")
             object.__setattr__(self, field, tuple(pool))
-        if not all(isinstance(hadamard, bool) for hadamard in self.hadamards):
-            raise CircuitError(f"hadamards must hold True, False or both, got {self.hadamards!r}")
         for entangler in self.entanglers:
             entangler_gates(entangler, self.n_qubits)
         for rotation in self.rotations:
@@ -113,7 +122,7 @@ class SearchSpace:
             table = [rotations[i : i + columns] for i in range(0, rows * columns, columns)]
             yield self.candidate(hadamard, entanglers, table)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> list[Candidate]:
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> list[Candidate]:
         """Draw different architectures, each with the same chance.
 
         Args:
@@ -121,11 +130,13 @@ class SearchSpace:
             generator: Where they are drawn from; torch's global one by default.
 
         Raises:
-            CircuitError: if ``count`` is less than 1, or more than there are.
+            CircuitError: if ``count`` is not a whole number from 1 to all that there are, or a
+                million.
         """
-        if not isinstance(count, int) or not 1 <= count <= self.n_architectures:
-            raise CircuitError(f"count must be from 1 to {self.n_architectures}, got {count!r}")
-
+        count = check_whole(CircuitError, 1, count=count)
+        most = min(self.n_architectures, 1_000_000)
+        if count > most:
+            raise CircuitError(f"count must be at most {most:,} here, got {count}")
         if self.n_architectures <= 10_000:
             chosen = torch.randperm(self.n_architectures, generator=generator)[:count]
             everything = list(self)
@@ -142,6 +153,27 @@ class SearchSpace:
             entanglers = draw(self.entanglers, entangler_slots)
             found[self.candidate(hadamard, entanglers, rotations)] = None
         return list(found)
+
+
+def list_candidates(space: Iterable[Candidate | str], limit: int = 1000) -> list[Candidate]:
+    """List the candidates of a space, or of a list of candidates or of their JSON texts.
+
+    Raises:
+        CircuitError: if it is neither, or there are more than ``limit``.
+    """
+    if not isinstance(space, Iterable):
+        raise CircuitError(f"space must be a SearchSpace or a list of candidates, got {space!r}")
+    listed = list(itertools.islice(space, limit + 1))
+    if len(listed) > limit:
+        raise CircuitError(
+            f"more than {limit:,} circuits are too many here: take a sample of the space, such as "
+            f"space.sample(100)"
+        )
+    candidates = [Candidate.from_json(one) if isinstance(one, str) else one for one in listed]
+    for one in candidates:
+        if not isinstance(one, Candidate):
+            raise CircuitError(f"space must be a SearchSpace or a list of candidates, not {one!r}")
+    return candidates
 
 
 def paper_space(n_qubits: int, n_layers: int) -> SearchSpace:

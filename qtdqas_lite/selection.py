@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .circuits import Candidate
-from .errors import SearchError, check_positive
+from .errors import SearchError, check_positive, check_whole
 from .relaxed_circuit import RelaxedCircuit
 from .score import angle_score
-from .search_space import SearchSpace
+from .search_space import SearchSpace, list_candidates
 
 Strategy = Literal["random", "successive-halving", "score", "score-then-train", "score-ascent"]
 Train = Callable[[Candidate, int, int], float]
@@ -62,8 +64,7 @@ def select(
 
     - ``"random"`` trains budget / steps random candidates and takes the one with the lowest loss.
     - ``"successive-halving"`` trains many for steps / 4, the better half of these anew for
-      steps / 2, and the better half of those for steps, at the same cost each time (Jamieson and
-      Talwalkar, arXiv 1502.07943).
+      steps / 2, and the better half of those for steps (Jamieson and Talwalkar, arXiv 1502.07943).
     - ``"score"`` takes the highest :func:`~qtdqas_lite.score.angle_score` of as many random
       candidates as the budget pays for; nothing is trained.
     - ``"score-then-train"`` scores ``n_scored`` random candidates, and trains the best of them for
@@ -88,38 +89,43 @@ def select(
     """
     if strategy not in get_args(Strategy):
         raise SearchError(f"strategy must be one of {list(get_args(Strategy))}, got {strategy!r}")
-    check_positive(budget=budget, steps=steps, score_cost=score_cost, n_scored=n_scored)
-    account = _Account(space, train, budget, score_cost, generator)
+    check_whole(SearchError, 1, budget=budget, steps=steps, n_scored=n_scored)
+    check_positive(score_cost=score_cost)
+    paid = _Paid(space, train, budget, score_cost, generator)
     if strategy == "random":
-        trials = account.train(account.draw(budget // steps), steps)
+        trials = paid.train(paid.draw(budget // steps), steps)
     elif strategy == "successive-halving":
-        trials = []
-        survivors = account.draw(int(budget / 3 / max(1, steps // 4)))
-        for part in (4, 2, 1):
-            trials = account.train(survivors, max(1, steps // part))
-            survivors = [t.candidate for t in trials[: max(1, len(trials) // 2)]]
+        trials = paid.halve(steps)
     elif strategy == "score-then-train":
-        ranked = account.score(account.draw(n_scored))
-        trials = account.train(ranked[: int((budget - account.spent) / steps)], steps)
+        drawn = paid.draw(n_scored)
+        count = int((budget - score_cost * len(drawn)) / steps)
+        trials = paid.train(paid.score(drawn)[:count] if count > 0 else [], steps)
     elif strategy == "score":
-        return account.selection(account.score(account.draw(int(budget / score_cost)))[0])
+        return paid.selection(paid.score(paid.draw(int(budget / score_cost)))[0])
     else:
-        return account.selection(account.ascend())
-    return account.selection(trials[0].candidate)
+        return paid.selection(paid.ascend())
+    return paid.selection(trials[0].candidate)
 
 
-class _Account:
-    """Draws, trains and scores candidates, and counts what that costs."""
+def halving_rounds(count: int, steps: int) -> list[tuple[int, int]]:
+    """List the rounds of successive halving: how many are trained, and for how many steps each."""
+    return [(max(1, count // k), max(1, steps * k // 4)) for k in (1, 2, 4)]
+
+
+class _Paid:
+    """Draws, trains and scores candidates, and adds up what has been paid for that."""
 
     def __init__(
         self,
         space: SearchSpace | Iterable[Candidate],
         train: Train | None,
-        budget: float,
+        budget: int,
         score_cost: float,
         generator: torch.Generator | None,
     ) -> None:
-        self.space = space if isinstance(space, SearchSpace) else list(space)
+        if not isinstance(space, SearchSpace):
+            space = list_candidates(space, limit=1_000_000)
+        self.space = space
         self.train_one, self.budget, self.score_cost = train, budget, score_cost
         self.generator = generator
         self.trials: list[Trial] = []
@@ -137,7 +143,8 @@ class _Account:
         if count < 1:
             raise SearchError(f"the budget of {self.budget} steps does not pay for one candidate")
         if isinstance(self.space, SearchSpace):
-            return self.space.sample(min(count, self.space.n_architectures), self.generator)
+            count = min(count, self.space.n_architectures)
+            return self.space.sample(count, generator=self.generator)
         order = torch.randperm(len(self.space), generator=self.generator)[:count]
         return [self.space[i] for i in order]
 
@@ -145,15 +152,31 @@ class _Account:
         """Train candidates; give their trials, the lowest loss first."""
         if not candidates:
             raise SearchError(f"the budget of {self.budget} steps does not pay for one training")
-        if self.train_one is None:
-            raise SearchError("this strategy trains candidates: pass train")
-        trials = []
+        if not callable(self.train_one):
+            raise SearchError("this strategy trains candidates: pass a function as train")
+        trials: list[Trial] = []
         for candidate in candidates:
             seed = int(torch.randint(2**31, (), generator=self.generator))
-            loss = float(self.train_one(candidate, steps, seed))
-            trials.append(Trial(candidate, steps, seed, loss))
+            loss = self.train_one(candidate, steps, seed)
+            if not isinstance(loss, Real | Tensor):
+                raise SearchError(f"train must return the validation loss, got {loss!r}")
+            trials.append(Trial(candidate, steps, seed, float(loss)))
         self.trials += trials
         return sorted(trials, key=lambda t: t.loss if t.loss == t.loss else float("inf"))
+
+    def halve(self, steps: int) -> list[Trial]:
+        """Train as many as the budget pays for, in rounds; give the trials of the last round."""
+        count = bisect_right(
+            range(1, self.budget + 1),
+            self.budget,
+            key=lambda count: sum(n * n_steps for n, n_steps in halving_rounds(count, steps)),
+        )
+        trials: list[Trial] = []
+        candidates = self.draw(count)
+        for n_trained, n_steps in halving_rounds(len(candidates), steps):
+            trials = self.train(candidates[:n_trained], n_steps)
+            candidates = [trial.candidate for trial in trials]
+        return trials
 
     def score(self, candidates: list[Candidate]) -> list[Candidate]:
         """Score candidates at random angles; give them back, the highest score first."""
@@ -167,18 +190,10 @@ class _Account:
 
     def ascend(self) -> Candidate:
         """Ascend the expected score; every evaluation draws an architecture and new angles."""
-        space = self.space
-        if not isinstance(space, SearchSpace):
+        if not isinstance(self.space, SearchSpace):
             raise SearchError("this strategy needs a SearchSpace, not a list of candidates")
         circuit = RelaxedCircuit(
-            space.n_qubits,
-            space.n_layers,
-            rotations=space.rotations,
-            entanglers=space.entanglers,
-            hadamards=space.hadamards,
-            sharing=space.sharing,
-            sampling="score-function",
-            generator=self.generator,
+            **asdict(self.space), sampling="score-function", generator=self.generator
         ).double()
         if not list(circuit.alpha.values()) or self.budget < self.score_cost:
             raise SearchError("there is nothing to choose, or the budget does not pay for a score")
@@ -195,7 +210,7 @@ class _Account:
                 before = score if baseline is None else baseline
                 baseline = 0.9 * before + 0.1 * score
                 optimizer.zero_grad()
-                torch.autograd.backward((before - score) * circuit.log_probability)
+                torch.autograd.backward((before - score) * circuit.log_probability(mixture))
                 optimizer.step()
                 self.scores.append((circuit.architecture(mixture), score.item()))
         return circuit.architecture()

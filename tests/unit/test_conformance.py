@@ -226,14 +226,14 @@ def test_is_built_again_from_its_configuration_and_state(name):
     again.load_state_dict(circuit.state_dict(), strict=True)
     assert torch.equal(again(), circuit())
     assert again.configuration() == circuit.configuration()
-    masks = {"is_open", "frozen"} if "growing" in name else set()
-    assert set(circuit.state_dict()) == masks | {key for key, _ in circuit.named_parameters()}
+    saved = {key for key, _ in circuit.named_parameters()}
+    saved |= {"_temperature", "is_open", "frozen"} & {key for key, _ in circuit.named_buffers()}
+    assert set(circuit.state_dict()) == saved
 
 
 @every_circuit
 def test_copies_are_whole_and_share_nothing(name):
     circuit = build(name)
-    circuit()  # in training mode: what was drawn last can have a graph
     for copied in (copy.deepcopy(circuit), pickle.loads(pickle.dumps(circuit))):
         assert torch.equal(outcome(copied), outcome(circuit))
         for parameter in copied.parameters():

@@ -195,11 +195,6 @@ def test_weights_that_are_not_finite_are_refused(weights):
         ensemble()
 
 
-def test_thousands_of_circuits_are_refused_before_anything_is_built():
-    with pytest.raises(CircuitError, match=r"more than 1,000 circuits .* RelaxedCircuit"):
-        CircuitEnsemble(SearchSpace(11, 6, sharing="layer"))
-
-
 @pytest.mark.parametrize("sampling", ["gumbel", "straight-through"])
 def test_what_was_not_drawn_has_a_slope_too(sampling, generator):
     """The gradient of alpha needs the probabilities of every candidate, whatever ran forward."""

@@ -247,9 +247,7 @@ def test_relaxed_circuit_with_one_entangler(options, hadamards, build, tilted, g
 def test_relaxed_circuit_with_hard_choices_is_taken_as_in_eval_mode(sampling, build):
     circuit = build(3, 3, RelaxedCircuit, sampling=sampling, sharing="layer")
     circuit()
-    drawn = circuit.log_probability
     qnode = to_qnode(circuit)
-    assert circuit.log_probability is drawn
     assert circuit.training
     assert_same(qnode, circuit.eval())
 

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -35,7 +36,6 @@ def test_weights_are_the_softmax(temperature):
     for sampling in ("straight-through", "score-function"):
         slots = relaxation(LOGITS.view(1, 4), sampling, temperature).eval()
         assert slots.mixture()["slot"].tolist() == [[0, 0, 1, 0]]
-        assert slots.log_probability == 0
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -84,25 +84,23 @@ def test_log_probability_is_that_of_what_was_drawn():
     temperature = 0.8
     slots = relaxation(LOGITS.expand(3, 4), "score-function", temperature)
     slots.alpha["other"] = nn.Parameter(torch.tensor([[[0.0, 0.4]]], dtype=torch.double))
-    for _ in range(3):  # only the last draw counts
-        drawn = slots.mixture()
+    drawn = slots.mixture()
+    slots.mixture()  # a later draw is another one, and changes nothing
     expected, slopes = 0.0, {}
     for name, alpha in slots.alpha.items():
         p = (alpha.detach() / temperature).softmax(-1)
         expected += (drawn[name] * p.log()).sum()
         slopes[name] = (drawn[name] - p) / temperature
-    torch.testing.assert_close(slots.log_probability, expected)
-    slots.log_probability.backward()
+    found = slots.log_probability(drawn)
+    torch.testing.assert_close(found, expected)
+    found.backward()
     for name, alpha in slots.alpha.items():
         torch.testing.assert_close(alpha.grad, slopes[name])
-    slots.eval().mixture()
-    assert slots.log_probability == 0
 
 
 def test_choices_that_cannot_be_drawn_leave_gradients_finite():
     slots = relaxation([[0.0, 2.0, -2.0]], "score-function", temperature=1e-3)
-    slots.mixture()
-    slots.log_probability.backward()
+    slots.log_probability(slots.mixture()).backward()
     assert torch.equal(slots.alpha["slot"].grad, torch.zeros(1, 3).double())
 
 
@@ -117,6 +115,27 @@ def test_entropy_is_the_mean_over_slots_from_zero_to_one(temperature):
     assert Relaxation(1.0, "softmax").entropy() == 0
     slots.entropy().backward()
     assert slots.alpha["other"].grad.isfinite().all()
+
+
+def test_the_temperature_is_saved_moved_and_copied():
+    slots = relaxation([[0.0, 1.0]], temperature=0.3)
+    again = relaxation([[5.0, 5.0]], temperature=2.0)
+    again.load_state_dict(slots.state_dict())
+    assert again.temperature == slots.temperature == pytest.approx(0.3)
+    assert torch.equal(again.mixture()["slot"], slots.mixture()["slot"])
+    copied = copy.deepcopy(slots)
+    slots.temperature = 4
+    assert copied.temperature == pytest.approx(0.3)
+    assert slots.temperature == 4
+    assert all(buffer.is_meta for buffer in slots.to("meta").buffers())
+
+
+def test_a_damaged_temperature_is_seen():
+    slots = relaxation([[0.0, 1.0]])
+    for wrong in (-1.0, 0.0, math.nan):
+        slots.load_state_dict({**slots.state_dict(), "_temperature": torch.tensor(wrong)})
+        with pytest.raises(CircuitError, match="temperature are not finite"):
+            slots.mixture()
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf, "1", None])
@@ -134,5 +153,6 @@ def test_a_temperature_that_is_none_is_refused(temperature):
 def test_logits_that_are_not_finite_are_refused(sampling, logit, temperature):
     slots = relaxation([[0.0, logit]], sampling, temperature)
     for mode in (True, False):
-        with pytest.raises(CircuitError, match=r"alpha\['slot'\] / temperature are not finite"):
-            slots.train(mode).mixture()
+        for use in (slots.train(mode).mixture, slots.entropy):
+            with pytest.raises(CircuitError, match=r"alpha\['slot'\] / temperature are not finite"):
+                use()

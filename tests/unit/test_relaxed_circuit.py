@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -8,7 +9,14 @@ import torch
 from conftest import ENTANGLE, pennylane_probabilities
 from torch import nn
 
-from qtdqas_lite import CircuitError, EncodingError, RelaxedCircuit
+from qtdqas_lite import (
+    CircuitEnsemble,
+    CircuitError,
+    EncodingError,
+    RelaxedCircuit,
+    paper_space,
+)
+from qtdqas_lite.simulator import gates, probabilities
 
 # --- Against dense matrices
 
@@ -116,6 +124,42 @@ def decide(circuit, choices):
         count = circuit.alpha[kind].shape[-1]
         one_hot = nn.functional.one_hot(torch.as_tensor(index), count).double()
         circuit.alpha[kind].data = (120 * one_hot - 60).view(circuit.alpha[kind].shape)
+
+
+@pytest.mark.parametrize("kind", [RelaxedCircuit, CircuitEnsemble])
+def test_logits_that_are_not_finite_choose_nothing(kind):
+    circuit = kind(2, 1) if kind is RelaxedCircuit else kind(paper_space(2, 1))
+    next(iter(circuit.alpha.values())).data.fill_(math.nan)
+    for use in (circuit.architecture, circuit.discretize, circuit):
+        with pytest.raises(CircuitError, match="are not finite"):
+            use()
+
+
+@pytest.mark.parametrize("mixture", ["renormalised", "unitary"])
+def test_a_gate_that_is_redefined_changes_no_circuit_that_exists(mixture, monkeypatch):
+    options = {"entanglers": ("ring", "chain"), "rotations": ("rx", "ry"), "sharing": "qubit"}
+    circuit = scattered(3, 2, entangler_mixture=mixture, **options)
+    before = circuit()
+    monkeypatch.setitem(gates.ROTATIONS, "rx", gates.ROTATIONS["rz"])
+    monkeypatch.setitem(gates.ENTANGLERS, "ring", gates.ENTANGLERS["none"])
+    assert torch.equal(circuit(), before)
+    assert torch.equal(copy.deepcopy(circuit)(), before)
+    assert not torch.equal(scattered(3, 2, entangler_mixture=mixture, **options)(), before)
+
+
+def test_a_mixture_that_is_given_is_the_one_that_runs(generator):
+    circuit = scattered(3, 2, sampling="gumbel", sharing="layer")
+    mixture = circuit.mixture()
+    expected = probabilities(circuit.layers(circuit.theta, mixture))
+    assert torch.equal(circuit(mixture), expected)
+    assert not torch.equal(circuit(), expected)
+    for wrong in (
+        {},
+        {**mixture, "other": mixture["rotation"]},
+        {**mixture, "rotation": torch.ones(2)},
+    ):
+        with pytest.raises(CircuitError, match="a mixture has weights of shapes"):
+            circuit(wrong)
 
 
 @pytest.mark.parametrize("mixture", ["renormalised", "unitary"])

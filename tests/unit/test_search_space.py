@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtdqas_lite import (
+    CircuitEnsemble,
     CircuitError,
     EncodingError,
     RelaxedCircuit,
@@ -15,6 +16,7 @@ from qtdqas_lite import (
     diagnose,
     paper_space,
 )
+from qtdqas_lite.search_space import list_candidates
 from qtdqas_lite.simulator.gates import ENTANGLERS, ROTATIONS
 
 POOLS = {"hadamards": (True,), "entanglers": ("ring", "none"), "rotations": ("rx", "ry", "rz")}
@@ -70,20 +72,20 @@ def test_samples_differ_and_have_equal_chances():
     generator = torch.Generator().manual_seed(0)
     counts = Counter()
     for _ in range(300):
-        drawn = space.sample(36, generator)
+        drawn = space.sample(36, generator=generator)
         assert len(set(drawn)) == 36
         counts.update(drawn)
     # Of 216, each is drawn 50 times on average, with deviation sqrt(300 / 6 * 5 / 6) = 6.5.
     assert len(counts) == 216
     assert sum((count - 50) ** 2 for count in counts.values()) / 216 < 60
     assert set(space.sample(216)) == set(space)
-    assert space.sample(216, generator) != list(space)
+    assert space.sample(216, generator=generator) != list(space)
 
 
 def test_a_large_space_is_sampled_slot_by_slot():
     space = SearchSpace(3, 4, **POOLS | {"hadamards": (True, False)}, sharing="qubit")
     assert space.n_architectures > 10**6
-    drawn = space.sample(600, torch.Generator().manual_seed(1))
+    drawn = space.sample(600, generator=torch.Generator().manual_seed(1))
     assert len(set(drawn)) == 600
     slots = Counter()
     for candidate in drawn:
@@ -100,7 +102,9 @@ def test_a_large_space_is_sampled_slot_by_slot():
 @pytest.mark.parametrize("sharing", ["global", "qubit"])
 def test_a_seed_repeats_a_sample(sharing):
     space = SearchSpace(4, 3, sharing=sharing)
-    one, two, other = (space.sample(5, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    one, two, other = (
+        space.sample(5, generator=torch.Generator().manual_seed(s)) for s in (3, 3, 4)
+    )
     assert one == two != other
     torch.manual_seed(3)
     assert space.sample(5) == one  # torch's global generator, where none is given
@@ -108,8 +112,10 @@ def test_a_seed_repeats_a_sample(sharing):
 
 @pytest.mark.parametrize("count", [0, -1, 13, 2.0, "3"])
 def test_a_sample_of_that_size_is_refused(count):
-    with pytest.raises(CircuitError, match="count must be from 1 to 12"):
+    with pytest.raises(CircuitError, match=r"count must be (a whole number|at least 1|at most 12)"):
         paper_space(2, 2).sample(count)
+    with pytest.raises(CircuitError, match="count must be at most 1,000,000 here"):
+        SearchSpace(5, 5, sharing="qubit").sample(10**9)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,9 @@ def test_a_sample_of_that_size_is_refused(count):
         ({"rotations": "rx"}, CircuitError, "rotations must be a tuple of at least one choice"),
         ({"rotations": ("rx", "ry", "rx")}, CircuitError, "rotations names a choice twice"),
         ({"rotations": ("u3",)}, CircuitError, "rotation must be one of"),
+        ({"rotations": (["rx"], 1)}, CircuitError, "rotations must hold names"),
+        ({"n_qubits": 10**9}, CircuitError, r"2 layers on 1,000,000,000 qubits have more than"),
+        ({"n_layers": 10**9}, CircuitError, r"more than 1,000,000 rotations; use fewer of either"),
         ({"sharing": "wire"}, CircuitError, "'global', 'layer' or 'qubit', got 'wire'"),
     ],
 )
@@ -143,10 +152,19 @@ def test_lists_and_other_whole_numbers_will_do():
     assert type(space.n_qubits) is type(space.n_layers) is int
 
 
-def test_a_space_too_large_to_diagnose_says_so():
-    space = SearchSpace(2, 10, sharing="layer")
-    with pytest.raises(CircuitError, match=r"more than 1,000 circuits"):
-        diagnose(space)
+def test_a_space_too_large_to_list_says_so():
+    space = SearchSpace(11, 6, sharing="layer")
+    for build in (diagnose, CircuitEnsemble):  # before anything is built
+        with pytest.raises(CircuitError, match=r"more than 1,000 circuits .* space\.sample\(100\)"):
+            build(space)
+
+
+@pytest.mark.parametrize("space", [None, 3, [3], ["ring"], "ring"])
+def test_what_is_no_list_of_candidates_is_refused(space):
+    for build in (diagnose, CircuitEnsemble):
+        with pytest.raises(CircuitError, match=r"SearchSpace or a list|describes no circuit"):
+            build(space)
+    assert list_candidates([one.to_json() for one in paper_space(2, 1)]) == list(paper_space(2, 1))
 
 
 pool = st.lists(st.sampled_from([*ROTATIONS]), min_size=1, max_size=3, unique=True)
@@ -157,7 +175,7 @@ sharings = st.sampled_from(["global", "layer", "qubit"])
 @given(st.integers(1, 4), st.integers(1, 3), pool, entanglers, sharings)
 def test_every_sample_can_be_built_and_fits_a_relaxed_circuit(n, n_layers, rotations, names, share):
     space = SearchSpace(n, n_layers, entanglers=names, rotations=rotations, sharing=share)
-    (candidate,) = space.sample(1, torch.Generator().manual_seed(0))
+    (candidate,) = space.sample(1, generator=torch.Generator().manual_seed(0))
     p = candidate.circuit(generator=torch.Generator())()
     assert p.shape == (2**n,)
     circuit = RelaxedCircuit(n, n_layers, entanglers=names, rotations=rotations, sharing=share)

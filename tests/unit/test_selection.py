@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import pytest
 import scipy.stats
@@ -6,6 +7,7 @@ import torch
 
 from qtdqas_lite import SearchError, SearchSpace, select, variance_decomposition
 from qtdqas_lite.score import angle_score
+from qtdqas_lite.selection import Strategy
 
 SPACE = SearchSpace(4, 2, entanglers=("ring", "cz-ring", "none"), sharing="layer")
 
@@ -66,6 +68,30 @@ def test_successive_halving_keeps_the_better_half():
     assert found.spent == 3600
 
 
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 80, 300])
+def test_no_strategy_spends_more_than_its_budget(strategy, steps):
+    for budget in (1, 2, 20, 60, 139, 140, 320):
+        options = {"score_cost": 20.5, "n_scored": 4}
+        try:
+            found = chosen(strategy, Trainer(), budget=budget, steps=steps, **options)
+        except SearchError:
+            continue
+        assert 0 < found.spent <= budget
+
+
+@pytest.mark.parametrize(("budget", "count"), [(140, 1), (139, 0), (179, 2), (180, 3), (320, 6)])
+def test_successive_halving_trains_as_many_as_the_budget_pays_for(budget, count):
+    """One candidate costs 20 + 40 + 80 steps, two 160, three 180, six 120 + 120 + 80."""
+    train = Trainer()
+    if not count:
+        with pytest.raises(SearchError, match="does not pay for one candidate"):
+            chosen("successive-halving", train, budget=budget, steps=80)
+        return
+    chosen("successive-halving", train, budget=budget, steps=80)
+    assert [steps for _, steps, _ in train.calls].count(20) == count
+
+
 def test_score_takes_the_highest_and_trains_nothing():
     found = chosen("score", budget=200)
     assert len(found.scores) == 40
@@ -95,7 +121,7 @@ def expected_score(candidate):
 
 def test_score_ascent_beats_what_random_draws_average():
     space = SearchSpace(4, 3, entanglers=("ring", "none"), sharing="layer")
-    average = sum(map(expected_score, space.sample(40, seeded(1)))) / 40
+    average = sum(map(expected_score, space.sample(40, generator=seeded(1)))) / 40
     found = [chosen("score-ascent", space=space, budget=1000, seed=s) for s in range(3)]
     assert all(f.spent == 1000 and len(f.scores) == 200 and not f.trials for f in found)
     assert all(expected_score(f.candidate) > 1.3 * average for f in found)
@@ -134,7 +160,7 @@ def test_lists_of_candidates_will_do():
     ("strategy", "options", "message"),
     [
         ("grid", {}, "strategy must be one of .*'random'"),
-        ("random", {"budget": 0}, "budget must be a finite number above 0"),
+        ("random", {"budget": 0}, "budget must be at least 1"),
         ("random", {"steps": -1}, "steps"),
         ("score", {"score_cost": math.inf}, "score_cost"),
         ("random", {"budget": 299}, "does not pay for one candidate"),
@@ -149,8 +175,10 @@ def test_bad_arguments_are_refused(strategy, options, message):
 
 
 def test_a_strategy_that_trains_needs_a_training():
-    with pytest.raises(SearchError, match="pass train"):
+    with pytest.raises(SearchError, match="pass a function as train"):
         chosen("random", None)
+    with pytest.raises(SearchError, match="train must return the validation loss, got None"):
+        chosen("random", lambda *_: None)
 
 
 # --- Is there anything to find?
