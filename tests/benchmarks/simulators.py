@@ -2,7 +2,7 @@
 
 Circuits (hadamard, entangler, rotation) share the angles theta, shape (n_layers, n); several are
 mixed by the softmax of logits. A builder returns a step, which gives [p, slope of theta, slope of
-logits] for the loss sum(cotangent * p). All use one thread, and single precision where they have it.
+logits] for the loss sum(cotangent * p). All use one thread, and single precision if they have it.
 
 The process talks by pickle: it says which versions it runs, reads a workload, answers with what a
 step gives and how long the first one took, and from then on reads how many calls to time.
