@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CircuitError, EncodingError, check_whole
-from .simulator import Layers, entangler_gates, probabilities, rotation_quaternions
-from .simulator.gates import entangler_pool, is_real
+from .simulator import Layers, entangler_gates, probabilities
+from .simulator.gates import ROTATIONS, Rotation, entangler_pool, is_real
 from .simulator.iqp import iqp_masks, iqp_probabilities
-from .simulator.statevector import check_memory
+from .simulator.statevector import check_memory, transforms_active
+
+#: The most angles that a circuit may have: more would only fill the memory.
+MAX_ANGLES = 10**7
 
 _Circuit = TypeVar("_Circuit", bound=nn.Module)
 
@@ -37,9 +40,29 @@ class Candidate:
     rotations: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        """Make tuples of lists, so that equal architectures are equal and have one hash."""
-        object.__setattr__(self, "entanglers", tuple(self.entanglers))
-        object.__setattr__(self, "rotations", tuple(tuple(layer) for layer in self.rotations))
+        """Make tuples of lists, so that equal architectures are equal and have one hash.
+
+        Raises:
+            EncodingError: if ``n_qubits`` is not a whole number of at least 1.
+            CircuitError: if there are not as many gates as layers and qubits, or ``hadamard`` or
+                the name of a gate is unknown.
+        """
+        n_qubits = check_whole(EncodingError, 1, n_qubits=self.n_qubits)
+        entanglers, rotations = _tuple(self.entanglers), _tuple(self.rotations)
+        rotations = tuple(_tuple(layer) for layer in rotations)
+        if not entanglers or len(entanglers) != len(rotations):
+            raise CircuitError("there must be as many layers of rotations as of entanglers")
+        if {len(layer) for layer in rotations} != {n_qubits}:
+            raise CircuitError(f"each layer needs {n_qubits} rotations, one for each qubit")
+        if not isinstance(self.hadamard, bool):
+            raise CircuitError(f"hadamard must be True or False, got {self.hadamard!r}")
+        for name in set(entanglers):
+            entangler_gates(name, n_qubits)
+        if unknown := set().union(*rotations) - set(ROTATIONS):
+            raise CircuitError(f"rotation must be one of {list(ROTATIONS)}, got {unknown}")
+        object.__setattr__(self, "n_qubits", n_qubits)
+        object.__setattr__(self, "entanglers", entanglers)
+        object.__setattr__(self, "rotations", rotations)
 
     @property
     def n_layers(self) -> int:
@@ -70,16 +93,14 @@ class Candidate:
         """
         try:
             saved = json.loads(text)
-            read = cls(*(saved[field.name] for field in fields(cls)))
-            _check(read)
+            return cls(*(saved[field.name] for field in fields(cls)))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise CircuitError(f"this JSON describes no circuit: {what}") from error
-        return read
 
     def __str__(self) -> str:
         layers = [
-            f"{entangler} {_short(rotations).upper()}"
+            f"{entangler} {' '.join(rotations if len({*rotations}) > 1 else rotations[:1]).upper()}"
             for entangler, rotations in zip(self.entanglers, self.rotations, strict=True)
         ]
         if len(set(layers)) == 1:
@@ -87,8 +108,11 @@ class Candidate:
         return " | ".join(["H" if self.hadamard else "0", *layers])
 
 
-def _short(rotations: tuple[str, ...]) -> str:
-    return rotations[0] if len(set(rotations)) == 1 else " ".join(rotations)
+def _tuple(value: Any) -> tuple[Any, ...]:
+    """Make a tuple of a list of names, or of lists of names."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise CircuitError(f"expected a list of names, got {value!r}")
+    return tuple(value)
 
 
 #: The circuits that a checkpoint may name. Each has angles ``theta`` of shape (..., n_layers,
@@ -118,9 +142,11 @@ class FixedCircuit(nn.Module):
     Attributes:
         theta: The angles in radians, shape (n_layers, n_qubits), drawn uniformly from
             [-pi, pi).
+        rotations: The rotations by their names, as they were defined when this was built.
+        entanglers: The gates of each entangler by its name, as they were then.
     """
 
-    numbers: Tensor
+    rotation_numbers: Tensor
     permutations: Tensor
     signs: Tensor | None
     masks: Tensor | None
@@ -151,49 +177,60 @@ class FixedCircuit(nn.Module):
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
             CircuitError: if ``n_layers`` is not one either, a gate has an unknown name, there are
-                not as many names as layers or qubits, or the circuit's states would not fit into
-                this machine's memory.
+                not as many names as layers or qubits, there are more than ``MAX_ANGLES`` angles,
+                or the circuit's states would not fit into this machine's memory.
         """
         super().__init__()
         self.n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
         self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
+        check_memory(self.n_qubits, 1, real=True)
+        if self.n_qubits * self.n_layers > MAX_ANGLES:
+            raise CircuitError(
+                f"{self.n_layers:,} layers of {self.n_qubits} qubits have "
+                f"{self.n_qubits * self.n_layers:,} angles; use fewer layers: at most "
+                f"{MAX_ANGLES:,} angles can be held"
+            )
         entanglers = _repeated(entangler, self.n_layers, "entangler")
         rotations = tuple(
             _repeated(layer, self.n_qubits, "rotation")
             for layer in _repeated(rotation, self.n_layers, "rotation")
         )
         self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
-        self.real = _check(self._candidate)
+        # Gates are looked up here and not again: one that is redefined later changes nothing here.
+        self.entanglers = {name: entangler_gates(name, self.n_qubits) for name in entanglers}
+        self.rotations = {name: Rotation(name) for layer in rotations for name in set(layer)}
+        self.real = all(is_real(name) for name in self.rotations)
         check_memory(self.n_qubits, 1, real=self.real)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        # Each layer and wire's number among the different rotations, and so for the entanglers.
-        self._names = list(dict.fromkeys(sum(rotations, ())))
-        numbers = torch.tensor([[self._names.index(name) for name in layer] for layer in rotations])
-        self.register_buffer("numbers", numbers, persistent=False)
-        pool = list(dict.fromkeys(entanglers))
-        self._order = [pool.index(name) for name in entanglers]
-        permutations, signs = entangler_pool(pool, self.n_qubits)
+        known = list(self.rotations)
+        numbers = torch.tensor([[known.index(name) for name in layer] for layer in rotations])
+        self.register_buffer("rotation_numbers", numbers, persistent=False)
+        self._choice = [list(self.entanglers).index(name) for name in entanglers]
+        permutations, signs = entangler_pool(list(self.entanglers), self.n_qubits)
         self.register_buffer("permutations", permutations, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
-        diagonal = not hadamard and {*sum(rotations, ())} == {"rx"}
+        diagonal = not hadamard and set(self.rotations) == {"rx"}
         masks = iqp_masks(entanglers, self.n_qubits) if diagonal else None
         self.register_buffer("masks", masks, persistent=False)
 
     def forward(self) -> Tensor:
-        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
+        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1.
+
+        They are in the precision of the angles, and in single precision if that is less.
+
+        Raises:
+            CircuitError: as :meth:`run`.
+        """
         return self.run(self.theta)
 
     def run(self, theta: Tensor) -> Tensor:
         """Return the probabilities at other angles, in radians, shape (n_layers, n_qubits).
 
         Raises:
-            CircuitError: if the angles have another shape.
+            CircuitError: if the angles have another shape, or one is NaN or above 10,000 in size.
         """
-        if theta.shape != self.numbers.shape:
-            raise CircuitError(
-                f"theta must have shape {tuple(self.numbers.shape)}, got {tuple(theta.shape)}"
-            )
+        theta = check_angles(theta, self.rotation_numbers.shape)
         # Reduced precision would pass for 2**n probabilities and be wrong in the third digit.
         with torch.autocast(theta.device.type, enabled=False):
             if self.masks is not None:
@@ -202,11 +239,12 @@ class FixedCircuit(nn.Module):
 
     def layers(self, theta: Tensor) -> Layers:
         """Turn angles, shape (n_layers, n_qubits), into what the simulator takes."""
-        quaternions = rotation_quaternions(self._names[0], theta)
-        for number, name in enumerate(self._names[1:], 1):
-            here = (self.numbers == number)[..., None]
-            quaternions = torch.where(here, rotation_quaternions(name, theta), quaternions)
-        entanglers = self.permutations, self.signs, self._order
+        first, *others = self.rotations.values()
+        quaternions = first(theta)
+        for number, rotation in enumerate(others, 1):
+            here = (self.rotation_numbers == number)[..., None]
+            quaternions = torch.where(here, rotation(theta), quaternions)
+        entanglers = self.permutations, self.signs, self._choice
         return Layers(self.start(theta), quaternions, *entanglers, self.real)
 
     def start(self, theta: Tensor) -> Tensor:
@@ -256,16 +294,18 @@ def _collapsed(names: Sequence[Any]) -> Any:
     return names[0] if same else list(names)
 
 
-def _check(candidate: Candidate) -> bool:
-    """Refuse a candidate that no circuit can be built from; tell whether its gates are all real."""
-    sizes = {len(layer) for layer in candidate.rotations}
-    if sizes != {check_whole(EncodingError, 1, n_qubits=candidate.n_qubits)}:
-        raise CircuitError(f"each layer needs {candidate.n_qubits} rotations, one for each qubit")
-    if len(candidate.rotations) != check_whole(CircuitError, 1, n_layers=candidate.n_layers):
-        raise CircuitError("there must be as many layers of rotations as of entanglers")
-    if not isinstance(candidate.hadamard, bool):
-        raise CircuitError(f"hadamard must be True or False, got {candidate.hadamard!r}")
-    for name in {*candidate.entanglers}:
-        entangler_gates(name, candidate.n_qubits)
-    # Of all names, since is_real also refuses what it cannot use.
-    return {is_real(name) for name in set().union(*candidate.rotations)} == {True}
+def check_angles(theta: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return angles that a circuit can be run at, in at least single precision.
+
+    Raises:
+        CircuitError: if they have another shape, or one is NaN or so large that its sine has lost
+            the digits that make a gate unitary.
+    """
+    if theta.shape != tuple(shape):
+        raise CircuitError(f"theta must have shape {tuple(shape)}, got {tuple(theta.shape)}")
+    if not (transforms_active() or theta.abs().max() <= 1e4):
+        raise CircuitError(
+            "theta must hold finite angles of at most 10,000 radians; if training has lost them, "
+            "lower the learning rate or clip the gradient's norm"
+        )
+    return theta.float() if theta.dtype.itemsize < 4 else theta

@@ -87,6 +87,30 @@ def rotation_quaternions(rotation: str, theta: Tensor) -> Tensor:
     return ROTATIONS[rotation](theta)
 
 
+class Rotation:
+    """A rotation as it is registered now: what is registered later under its name is another.
+
+    A copy is the same rotation. A pickle holds the name, which is looked up again where it is read.
+
+    Attributes:
+        name: Its name in :data:`ROTATIONS`.
+    """
+
+    def __init__(self, name: str) -> None:
+        is_real(name)  # which refuses a name that there is not
+        self.name, self._quaternions = name, ROTATIONS[name]
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Turn angles of any shape into unit quaternions, as :func:`rotation_quaternions`."""
+        return self._quaternions(theta)
+
+    def __deepcopy__(self, _memo: Any) -> Rotation:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rotation, (self.name,)
+
+
 def quaternion_gates(quaternions: Tensor, *, real: bool = False) -> Tensor:
     """Write the gates w I - i (x X + y Y + z Z) as matrices.
 
