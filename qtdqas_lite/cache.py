@@ -23,8 +23,9 @@ class Cache:
         self, key: Any, tensors: list[Tensor], compute: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return what ``compute()`` gives, or gave when ``key`` and ``tensors`` were as now."""
-        if self._held and self._held[0] == key and _equal(self._held[1], tensors):
-            return dict(self._held[2])
+        held = self._held  # read once: other threads may write it
+        if held and held[0] == key and _equal(held[1], tensors):
+            return dict(held[2])
         before = _random_states(tensors)
         found = compute()
         drawn = not _equal(before, _random_states(tensors))
@@ -37,12 +38,29 @@ class Cache:
         self._held = None
 
 
+def held_tensors(module: nn.Module) -> list[Tensor]:
+    """List the tensors that a module and its parts hold, whether or not they are registered."""
+    loose = [value for part in module.modules() for value in vars(part).values()]
+    found = [*module.parameters(), *module.buffers(), *loose]
+    return [value.detach() for value in found if isinstance(value, Tensor)]
+
+
 def plain_attributes(module: nn.Module) -> list[dict[str, Any]]:
-    """List the numbers and names that a module and its parts hold, train or eval mode included."""
+    """List what a module and its parts hold in numbers and names, train or eval mode included."""
     return [
-        {name: value for name, value in vars(part).items() if isinstance(value, int | float | str)}
+        {name: plain for name, value in vars(part).items() if (plain := _plain(value)) is not None}
         for part in module.modules()
     ]
+
+
+def _plain(value: Any) -> Any:
+    """Give a number, a name, a NumPy array, or a sequence of these as it is now; else None."""
+    if hasattr(value, "tobytes"):  # an array or a number of NumPy
+        return repr(value.dtype), value.tobytes()
+    if isinstance(value, list | tuple):
+        plain = [_plain(part) for part in value]
+        return None if None in plain else tuple(plain)
+    return value if isinstance(value, int | float | str) else None
 
 
 def _random_states(tensors: list[Tensor]) -> list[Tensor]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from .cache import Cache, plain_attributes
+from .cache import Cache, held_tensors, plain_attributes
 from .checkpoint import Checkpointed
 from .encoding import basis_bits, n_qubits_for
 from .errors import TargetError, check_whole
@@ -19,12 +19,13 @@ from .mapping import Feature, feature_function, make_mapping
 from .simulator.statevector import transforms_active
 from .target import (
     copy_target,
+    holding,
     initial_spread,
     padding_rows,
-    parameter_paths,
     strip_weights,
     tensors_to_write,
     with_weights,
+    written_places,
 )
 
 
@@ -36,7 +37,7 @@ class GeneratedNetwork(Checkpointed):
     result is an ``nn.Module`` like any other: call it, train it with any optimiser, then
     :meth:`export` the plain network.
 
-    With ``weights_per_state`` = c, basis state i yields the chunk of weights c i, ..., c i + c - 1
+    With ``weights_per_state`` = c, basis state i yields the weights c i, ..., c i + c - 1
     (quantum parameter adaptation, Liu et al., 2025). Then ceil(log2(M / c)) qubits are enough.
 
     The numbers of the mapping are standardised by their mean and deviation at the start. Each
@@ -44,6 +45,8 @@ class GeneratedNetwork(Checkpointed):
     the generated network starts much as the plain one would. A tensor that starts constant (in a
     normalisation layer, or a bias of zeros) moves about its constant with deviation 0.1. The
     padding row of an embedding, through which no gradient flows, is zero.
+
+    Threads may share a network: the target's own code runs in one of them at a time.
 
     Attributes:
         target: The target's skeleton, without weights. It cannot be called itself: call the
@@ -92,9 +95,9 @@ class GeneratedNetwork(Checkpointed):
                 target is built.
 
         Raises:
-            TargetError: if the target has no trainable parameters or cannot be copied, the circuit
-                has too few qubits or does not give 2**n_qubits real numbers, or the mapping or
-                feature is unknown or does not give M varying, finite numbers.
+            TargetError: if the target has no trainable parameters or cannot be copied whole, the
+                circuit has too few qubits or does not give 2**n_qubits real numbers, or the mapping
+                or feature is unknown or does not give M varying, finite numbers.
         """
         super().__init__()
         self.target = copy_target(target)
@@ -102,14 +105,14 @@ class GeneratedNetwork(Checkpointed):
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
         self.weights_per_state = check_whole(TargetError, 1, weights_per_state=weights_per_state)
-        n_states = -(-self.n_weights // weights_per_state)
-        n_qubits = getattr(circuit, "n_qubits", None)
-        if not isinstance(circuit, nn.Module) or not isinstance(n_qubits, int) or n_qubits < 1:
+        n_states = -(-self.n_weights // self.weights_per_state)
+        if not isinstance(circuit, nn.Module):
             raise TargetError(
-                f"the circuit must be a module with an attribute n_qubits of at least 1, got "
+                f"the circuit must be a module with an attribute n_qubits, got "
                 f"{type(circuit).__name__}; see FixedCircuit"
             )
-        if 2**n_qubits < n_states:
+        n_qubits = check_whole(TargetError, 1, n_qubits=getattr(circuit, "n_qubits", None))
+        if 2 ** min(n_qubits, 60) < n_states:
             raise TargetError(
                 f"{n_qubits} qubits have {2**n_qubits:,} basis states, each for "
                 f"{weights_per_state:,} of the target's {self.n_weights:,} weights; use "
@@ -118,17 +121,17 @@ class GeneratedNetwork(Checkpointed):
             )
         self.circuit = circuit
         self.feature = feature
-        self.mapping = make_mapping(mapping, n_qubits, weights_per_state, generator)
+        self.mapping = make_mapping(mapping, n_qubits, self.weights_per_state, generator=generator)
         centre, scale = initial_spread(tensors, gain)
         self.register_buffer("centre", centre)
         self.register_buffer("scale", scale)
         self.register_buffer("raw_mean", torch.zeros(()))
         self.register_buffer("raw_deviation", torch.ones(()))
-        self.register_buffer("bits", basis_bits(n_qubits)[:n_states].clone(), persistent=False)
-        self._paths = parameter_paths(self.target, tensors)
-        self._padding = padding_rows(self.target, tensors)
-        strip_weights(self.target, tensors)
-        self._cache = Cache()
+        self.register_buffer("bits", basis_bits(n_qubits, n_states), persistent=False)
+        self._places = written_places(self.target, tensors)
+        self._padding = padding_rows(self.target, self._places)
+        strip_weights(self.target, self._places)
+        self._cache, self._lock = Cache(), _Lock()
         for tensor in [*circuit.parameters(), *circuit.buffers()][:1]:
             self.to(tensor.device)
         with torch.no_grad():
@@ -151,6 +154,8 @@ class GeneratedNetwork(Checkpointed):
         probabilities = _checked("circuit", self.circuit(), (2**n_qubits,))
         feature = feature_function(self.feature)(probabilities)
         feature = _checked("feature", feature, (2**n_qubits,))
+        if self.bits.dtype.itemsize < 4:  # a mapping of reduced precision: circuits have none
+            feature = feature.to(self.bits.dtype)
         try:
             raw = self.mapping(self.bits, feature[:n_states])
         except RuntimeError as error:
@@ -163,21 +168,23 @@ class GeneratedNetwork(Checkpointed):
 
         With gradients off, the weights are written anew only after something has changed: a
         parameter or buffer of the circuit or the mapping, a number or name among their attributes
-        (such as train and eval mode, or a temperature), these modules themselves, or the feature.
-        What a circuit or mapping draws from torch's global generator is drawn every time.
+        (such as train and eval mode), these modules themselves, or the feature. What a circuit or
+        mapping draws from torch's global generator is drawn every time.
 
         Returns:
             The tensors by their names in the target, with their shapes there, in the order of
-            ``target.named_parameters()``. Treat them as read-only.
+            the target's ``named_parameters()``. Treat them as read-only.
 
         Raises:
             TargetError: if the weights are not finite.
         """
         if torch.is_grad_enabled() or transforms_active():
             return self._write()
-        state = [v.detach() for k, v in self.state_dict().items() if not k.startswith("target.")]
-        parts = [plain_attributes(part) for part in (self.circuit, self.mapping)]
-        key = (self.circuit, self.mapping, self.feature, parts, torch.is_inference_mode_enabled())
+        state = [self.centre, self.scale, self.raw_mean, self.raw_deviation, self.bits]
+        key: list[Any] = [self.feature, torch.is_inference_mode_enabled()]
+        for part in (self.circuit, self.mapping):
+            state += held_tensors(part)
+            key += part, plain_attributes(part)
         return self._cache.get(key, state, self._write)
 
     def _write(self) -> dict[str, Tensor]:
@@ -185,11 +192,10 @@ class GeneratedNetwork(Checkpointed):
         with torch.autocast(self.bits.device.type, enabled=False):
             numbers = (self._raw() - self.raw_mean) / self.raw_deviation
             pieces = torch.split(numbers, [shape.numel() for shape in self.shapes.values()])
+            spread = zip(self.shapes.items(), pieces, self.centre, self.scale, strict=True)
             weights = {
-                name: (centre + scale * piece).view(shape).to(self.target.get_parameter(name).dtype)
-                for (name, shape), piece, centre, scale in zip(
-                    self.shapes.items(), pieces, self.centre, self.scale, strict=True
-                )
+                name: (centre + scale * piece).view(shape).to(self.target.get_buffer(name).dtype)
+                for (name, shape), piece, centre, scale in spread
             }
         for name, row in self._padding.items():
             index = torch.tensor([row], device=weights[name].device)
@@ -205,8 +211,8 @@ class GeneratedNetwork(Checkpointed):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the target with its generated weights: same arguments, same result."""
         weights = self.weights()
-        everywhere = {path: weights[name] for path, name in self._paths.items()}
-        return functional_call(self.target, everywhere, args, kwargs, tie_weights=False)
+        with self._lock.held, holding(self.target, self._places, weights):
+            return self.target(*args, **kwargs)
 
     def count(self) -> ParameterCount:
         """Count what is trained (every parameter that requires a gradient) and what is written."""
@@ -229,7 +235,8 @@ class GeneratedNetwork(Checkpointed):
             )
         circuit = copy.deepcopy(choose()).train(self.circuit.training)
         # deepcopy puts in place of the circuit what its memo names for it.
-        network = copy.deepcopy(self, {id(self.circuit): circuit})
+        with self._lock.held:
+            network = copy.deepcopy(self, {id(self.circuit): circuit})
         network._cache.clear()
         return network
 
@@ -240,8 +247,18 @@ class GeneratedNetwork(Checkpointed):
             A module of the target's own class, in the same mode (train or eval) and on the same
             device, with ordinary trainable parameters: the same weights, bit for bit.
         """
-        with torch.no_grad():
-            return with_weights(self.target, self.weights())
+        with torch.no_grad(), self._lock.held:
+            return with_weights(self.target, self._places, self.weights())
+
+
+class _Lock:
+    """A lock that a copy or a pickle of a network has anew: the target's code runs under it."""
+
+    def __init__(self) -> None:
+        self.held = RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lock, ()
 
 
 def _checked(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:

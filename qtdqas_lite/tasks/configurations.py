@@ -76,7 +76,7 @@ def build(
         made = RelaxedCircuit(n, n_layers, **options)
     else:
         made = FixedCircuit(n, n_layers, **options).requires_grad_(kind == "fixed")
-    mapping: Any = MLPMapping(n, hidden, draw) if hidden else "affine"
+    mapping: Any = MLPMapping(n, hidden, generator=draw) if hidden else "affine"
     return GeneratedNetwork(target, made, mapping, generator=draw, **(network or {}))
 
 
