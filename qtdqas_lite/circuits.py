@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +33,10 @@ class Candidate:
         hadamard: Whether a Hadamard acts on every qubit before the first layer.
         entanglers: The entangler of each layer.
         rotations: The rotation on each wire of each layer.
+
+    Raises:
+        EncodingError: if ``n_qubits`` is not a whole number of at least 1.
+        CircuitError: if there are not as many gates as there have to be, or one is unknown.
     """
 
     n_qubits: int
@@ -40,23 +45,17 @@ class Candidate:
     rotations: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        """Make tuples of lists, so that equal architectures are equal and have one hash.
-
-        Raises:
-            EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if there are not as many gates as layers and qubits, or ``hadamard`` or
-                the name of a gate is unknown.
-        """
+        """Check the fields; make tuples of lists, so that equal architectures have one hash."""
         n_qubits = check_whole(EncodingError, 1, n_qubits=self.n_qubits)
-        entanglers, rotations = _tuple(self.entanglers), _tuple(self.rotations)
-        rotations = tuple(_tuple(layer) for layer in rotations)
+        entanglers = _tuple(self.entanglers, str)
+        rotations = tuple(_tuple(layer, str) for layer in _tuple(self.rotations, Sequence))
         if not entanglers or len(entanglers) != len(rotations):
             raise CircuitError("there must be as many layers of rotations as of entanglers")
         if {len(layer) for layer in rotations} != {n_qubits}:
             raise CircuitError(f"each layer needs {n_qubits} rotations, one for each qubit")
         if not isinstance(self.hadamard, bool):
             raise CircuitError(f"hadamard must be True or False, got {self.hadamard!r}")
-        for name in set(entanglers):
+        for name in dict.fromkeys(entanglers):
             entangler_gates(name, n_qubits)
         if unknown := set().union(*rotations) - set(ROTATIONS):
             raise CircuitError(f"rotation must be one of {list(ROTATIONS)}, got {unknown}")
@@ -108,16 +107,16 @@ class Candidate:
         return " | ".join(["H" if self.hadamard else "0", *layers])
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
+def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
     """Make a tuple of a list of names, or of lists of names."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise CircuitError(f"expected a list of names, got {value!r}")
+    good = isinstance(value, Sequence) and not isinstance(value, str)
+    if not good or not all(isinstance(part, kind) for part in value):
+        raise CircuitError(f"expected a list of names of gates for each layer, got {value!r}")
     return tuple(value)
 
 
 #: The circuits that a checkpoint may name. Each has angles ``theta`` of shape (..., n_layers,
-#: n_qubits), and a ``configuration()``: the arguments that build it again, as plain JSON values. A
-#: reader's own is passed to :meth:`.Checkpointed.load` instead.
+#: n_qubits), and a ``configuration()``: the arguments that build it again, as plain JSON values.
 CIRCUITS: dict[str, type[nn.Module]] = {}
 
 
@@ -132,9 +131,8 @@ class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
     Every qubit starts in state 0, or in the equal superposition of 0 and 1 if ``hadamard``. Each
-    layer is an entangler and then one rotation on every qubit. With one entangler and one
-    rotation throughout, these are the twelve candidates of arXiv 2505.09653 (2 starts x 2
-    entanglers x 3 rotations).
+    layer is an entangler and then one rotation on every qubit. The twelve candidates of arXiv
+    2505.09653 have one entangler (of two) and one rotation (of three) throughout.
 
     Not every choice depends on its angles. With Hadamards, ``"rx"`` and ``"rz"`` leave the
     probabilities uniform; without them, ``"rz"`` leaves the first outcome certain.
@@ -167,29 +165,24 @@ class FixedCircuit(nn.Module):
             n_qubits: The number of qubits n, at least 1.
             n_layers: The number of layers, at least 1.
             hadamard: Whether a Hadamard acts on every qubit before the first layer.
-            entangler: A name in :data:`.ENTANGLERS`, such as ``"chain"`` =
-                CNOT(i, i+1) for i = 0, ..., n-2 or ``"ring"``, which adds CNOT(n-1, 0); or one
-                name for each layer.
-            rotation: A name in :data:`.ROTATIONS`, such as ``"rx"``, ``"ry"``
-                or ``"rz"``; or one for each layer; or for each layer, one for each qubit.
+            entangler: A name in :data:`.ENTANGLERS`, such as ``"chain"`` or ``"ring"``, or one name
+                for each layer.
+            rotation: A name in :data:`.ROTATIONS`, such as ``"rx"``, ``"ry"`` or ``"rz"``; or one
+                for each layer; or for each layer, one for each qubit.
             generator: Where the initial angles are drawn from; torch's global one by default.
 
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if ``n_layers`` is not one either, a gate has an unknown name, there are
-                not as many names as layers or qubits, there are more than ``MAX_ANGLES`` angles,
-                or the circuit's states would not fit into this machine's memory.
+            CircuitError: if ``n_layers`` is not one either, there are not as many gates as layers
+                or qubits, one is unknown, or the circuit would not fit into memory.
         """
         super().__init__()
         self.n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
         self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
         check_memory(self.n_qubits, 1, real=True)
         if self.n_qubits * self.n_layers > MAX_ANGLES:
-            raise CircuitError(
-                f"{self.n_layers:,} layers of {self.n_qubits} qubits have "
-                f"{self.n_qubits * self.n_layers:,} angles; use fewer layers: at most "
-                f"{MAX_ANGLES:,} angles can be held"
-            )
+            count = f"{self.n_qubits * self.n_layers:,} angles"
+            raise CircuitError(f"{count}; use fewer layers: at most {MAX_ANGLES:,} can be held")
         entanglers = _repeated(entangler, self.n_layers, "entangler")
         rotations = tuple(
             _repeated(layer, self.n_qubits, "rotation")
@@ -197,17 +190,18 @@ class FixedCircuit(nn.Module):
         )
         self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
         # Gates are looked up here and not again: one that is redefined later changes nothing here.
-        self.entanglers = {name: entangler_gates(name, self.n_qubits) for name in entanglers}
-        self.rotations = {name: Rotation(name) for layer in rotations for name in set(layer)}
+        pool = dict.fromkeys(entanglers)
+        self.entanglers = {name: entangler_gates(name, self.n_qubits) for name in pool}
+        known = list(dict.fromkeys(chain.from_iterable(rotations)))
+        self.rotations = {name: Rotation(name) for name in known}
         self.real = all(is_real(name) for name in self.rotations)
         check_memory(self.n_qubits, 1, real=self.real)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        known = list(self.rotations)
         numbers = torch.tensor([[known.index(name) for name in layer] for layer in rotations])
         self.register_buffer("rotation_numbers", numbers, persistent=False)
-        self._choice = [list(self.entanglers).index(name) for name in entanglers]
-        permutations, signs = entangler_pool(list(self.entanglers), self.n_qubits)
+        self._choice = [list(pool).index(name) for name in entanglers]
+        permutations, signs = entangler_pool(list(pool), self.n_qubits)
         self.register_buffer("permutations", permutations, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
         diagonal = not hadamard and set(self.rotations) == {"rx"}
@@ -215,17 +209,13 @@ class FixedCircuit(nn.Module):
         self.register_buffer("masks", masks, persistent=False)
 
     def forward(self) -> Tensor:
-        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1.
-
-        They are in the precision of the angles, and in single precision if that is less.
-
-        Raises:
-            CircuitError: as :meth:`run`.
-        """
+        """Return the probabilities of all outcomes: shape (2**n_qubits,), sum 1."""
         return self.run(self.theta)
 
     def run(self, theta: Tensor) -> Tensor:
         """Return the probabilities at other angles, in radians, shape (n_layers, n_qubits).
+
+        Angles of less than single precision are simulated in single precision.
 
         Raises:
             CircuitError: if the angles have another shape, or one is NaN or above 10,000 in size.
@@ -281,10 +271,8 @@ def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (value,) * count
     if not isinstance(value, Sequence) or len(value) != count:
-        raise CircuitError(
-            f"{what} must be one name, or {count} of them here (one for each layer, or for each "
-            f"qubit of a layer), got {value!r}"
-        )
+        each = f"{count} of them here (one for each layer, or for each qubit of a layer)"
+        raise CircuitError(f"{what} must be one name, or {each}, got {value!r}")
     return tuple(value)
 
 
@@ -298,8 +286,8 @@ def check_angles(theta: Tensor, shape: Sequence[int]) -> Tensor:
     """Return angles that a circuit can be run at, in at least single precision.
 
     Raises:
-        CircuitError: if they have another shape, or one is NaN or so large that its sine has lost
-            the digits that make a gate unitary.
+        CircuitError: if they have another shape, or one is not finite or so large that the digits
+            which make a gate unitary are lost.
     """
     if theta.shape != tuple(shape):
         raise CircuitError(f"theta must have shape {tuple(shape)}, got {tuple(theta.shape)}")

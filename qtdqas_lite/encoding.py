@@ -42,13 +42,13 @@ def basis_bits(n_qubits: int, n_states: int | None = None) -> Tensor:
     """
     n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
     every = 2 ** min(n_qubits, 60)
-    n_states = every if n_states is None else check_whole(EncodingError, 1, n_states=n_states)
-    if n_states > every:
-        raise EncodingError(f"{n_qubits} qubits have {every:,} basis states, got {n_states:,}")
-    needed = n_states * (4 * n_qubits + 16)
-    check_fits(EncodingError, f"the bits of {n_qubits} qubits", needed, "ask for fewer states")
-    index = torch.arange(n_states)
-    bits = torch.empty(n_states, n_qubits)
+    count = check_whole(EncodingError, 1, n_states=every if n_states is None else n_states)
+    if count > every:
+        raise EncodingError(f"n_states must be at most {every:,}, got {count:,}")
+    size = count * (4 * n_qubits + 16)
+    check_fits(EncodingError, f"bits of {n_qubits} qubits", size, "ask for fewer states")
+    index = torch.arange(count)
+    bits = torch.empty(count, n_qubits)
     for wire in range(n_qubits):  # column by column, to keep the peak of memory low
         bits[:, wire] = (index >> (n_qubits - 1 - wire)) & 1
     return bits.mul_(2).sub_(1)
@@ -72,8 +72,8 @@ def amplitude_encode(vector: Any) -> Tensor:
         EncodingError: if the vector is not one-dimensional, is empty, is zero, or holds NaN,
             infinity or something else than numbers.
     """
-    vector = _vector(vector)
-    # Dividing by the largest part first keeps the squares inside the range of the dtype.
+    vector = checked_vector(vector)
+    # Divided by the largest part, the squares stay inside the range of the dtype.
     parts = torch.view_as_real(vector) if vector.is_complex() else vector
     largest = parts.abs().max()
     if largest == 0:
@@ -83,21 +83,25 @@ def amplitude_encode(vector: Any) -> Tensor:
     return nn.functional.pad(scaled / torch.linalg.vector_norm(scaled), (0, padding))
 
 
-def _vector(vector: Any) -> Tensor:
-    """Check what is to be encoded, and make a floating-point tensor of it."""
+def checked_vector(vector: Any) -> Tensor:
+    """Return what is to be encoded as a vector of floating-point numbers, or refuse it.
+
+    Raises:
+        EncodingError: as :func:`amplitude_encode`.
+    """
     try:
-        vector = torch.as_tensor(vector)
+        tensor = torch.as_tensor(vector)
     except (TypeError, ValueError, RuntimeError) as error:
         raise EncodingError(f"expected a vector of numbers, got {vector!r}") from error
-    if vector.dim() != 1 or vector.numel() == 0:
+    if tensor.dim() != 1 or tensor.numel() == 0:
         raise EncodingError(
             f"expected a vector of shape (count,) with at least one entry, got shape "
-            f"{tuple(vector.shape)}; flatten it first"
+            f"{tuple(tensor.shape)}; flatten it first"
         )
-    if not (vector.is_floating_point() or vector.is_complex()):
-        vector = vector.to(torch.get_default_dtype())
-    if bad := (~torch.isfinite(vector)).sum().item():
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.to(torch.get_default_dtype())
+    if bad := (~torch.isfinite(tensor)).sum().item():
         raise EncodingError(
-            f"{bad} of {vector.numel()} entries are NaN or infinite; a state has finite amplitudes"
+            f"{bad} of {tensor.numel()} entries are NaN or infinite; a state has finite amplitudes"
         )
-    return vector
+    return tensor

@@ -151,17 +151,17 @@ class GeneratedNetwork(Checkpointed):
     def _raw(self) -> Tensor:
         """Run circuit, feature and mapping: shape (M,)."""
         n_states, n_qubits = self.bits.shape
-        probabilities = _checked("circuit", self.circuit(), (2**n_qubits,))
+        probabilities = checked_part("circuit", self.circuit(), (2**n_qubits,))
         feature = feature_function(self.feature)(probabilities)
-        feature = _checked("feature", feature, (2**n_qubits,))
-        if self.bits.dtype.itemsize < 4:  # a mapping of reduced precision: circuits have none
+        feature = checked_part("feature", feature, (2**n_qubits,))
+        if self.bits.dtype.itemsize < 4:  # circuits have no such precision
             feature = feature.to(self.bits.dtype)
         try:
             raw = self.mapping(self.bits, feature[:n_states])
         except RuntimeError as error:
             raise TargetError(f"the mapping failed on {n_qubits} bits: {error}") from error
         chunk = () if self.weights_per_state == 1 else (self.weights_per_state,)
-        return _checked("mapping", raw, (n_states, *chunk)).flatten()[: self.n_weights]
+        return checked_part("mapping", raw, (n_states, *chunk)).flatten()[: self.n_weights]
 
     def weights(self) -> dict[str, Tensor]:
         """Write the target's weights.
@@ -188,25 +188,20 @@ class GeneratedNetwork(Checkpointed):
         return self._cache.get(key, state, self._write)
 
     def _write(self) -> dict[str, Tensor]:
+        """Write the weights anew."""
+        weights = {}
         # Under autocast the affine part would be rounded, and the cache would keep that.
         with torch.autocast(self.bits.device.type, enabled=False):
             numbers = (self._raw() - self.raw_mean) / self.raw_deviation
             pieces = torch.split(numbers, [shape.numel() for shape in self.shapes.values()])
             spread = zip(self.shapes.items(), pieces, self.centre, self.scale, strict=True)
-            weights = {
-                name: (centre + scale * piece).view(shape).to(self.target.get_buffer(name).dtype)
-                for (name, shape), piece, centre, scale in spread
-            }
+            for (name, shape), piece, centre, scale in spread:
+                dtype = self.target.get_buffer(name).dtype
+                weights[name] = (centre + scale * piece).view(shape).to(dtype)
         for name, row in self._padding.items():
             index = torch.tensor([row], device=weights[name].device)
             weights[name] = weights[name].index_fill(0, index, 0.0)
-        if not transforms_active() and not all(w.isfinite().all() for w in weights.values()):
-            raise TargetError(
-                "the generated weights are not finite; look for NaN in the circuit's angles and "
-                "the mapping, and if training put it there, lower the learning rate or clip the "
-                "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
-            )
-        return weights
+        return finite_weights(weights)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the target with its generated weights: same arguments, same result."""
@@ -251,6 +246,17 @@ class GeneratedNetwork(Checkpointed):
             return with_weights(self.target, self._places, self.weights())
 
 
+def finite_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights, or raise :class:`TargetError` if they are not finite."""
+    if not transforms_active() and not all(w.isfinite().all() for w in weights.values()):
+        raise TargetError(
+            "the generated weights are not finite; look for NaN in the circuit's angles and the "
+            "mapping, and if training put it there, lower the learning rate or clip the "
+            "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
+        )
+    return weights
+
+
 class _Lock:
     """A lock that a copy or a pickle of a network has anew: the target's code runs under it."""
 
@@ -261,7 +267,7 @@ class _Lock:
         return _Lock, ()
 
 
-def _checked(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+def checked_part(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:
     """Return what a part of the network gave, if it is a real tensor of this shape."""
     if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
         dtype, found = getattr(value, "dtype", ""), getattr(value, "shape", ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -46,9 +45,6 @@ def feature_function(feature: str | Callable[[Tensor], Tensor]) -> Callable[[Ten
     return FEATURES[feature]
 
 
-_checked = partial(check_whole, TargetError, 1)
-
-
 class AffineMapping(nn.Module):
     """One affine map from the bits and the feature of a basis state to a number.
 
@@ -62,7 +58,8 @@ class AffineMapping(nn.Module):
 
     def __init__(self, n_qubits: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        draw = torch.randn(_checked(n_qubits=n_qubits), generator=generator)
+        n_qubits = check_whole(TargetError, 1, n_qubits=n_qubits)
+        draw = torch.randn(n_qubits, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
         self.feature_coefficient = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
@@ -88,8 +85,8 @@ class AffineChunkMapping(nn.Module):
         self, n_qubits: int, n_outputs: int, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        shape = _checked(n_qubits=n_qubits), _checked(n_outputs=n_outputs)
-        draw = torch.randn(shape, generator=generator)
+        check_whole(TargetError, 1, n_qubits=n_qubits, n_outputs=n_outputs)
+        draw = torch.randn(n_qubits, n_outputs, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
         self.feature_coefficients = nn.Parameter(torch.ones(n_outputs))
         self.bias = nn.Parameter(torch.zeros(n_outputs))
@@ -117,10 +114,10 @@ class MLPMapping(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        n_inputs, hidden = _checked(n_qubits=n_qubits) + 1, _checked(hidden=hidden)
-        # The layers' own initialisers, which skip_init skips, draw from the global generator.
-        self.hidden_layer = nn.utils.skip_init(nn.Linear, n_inputs, hidden)  # type: ignore[no-untyped-call]
-        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, _checked(n_outputs=n_outputs))  # type: ignore[no-untyped-call]
+        check_whole(TargetError, 1, n_qubits=n_qubits, hidden=hidden, n_outputs=n_outputs)
+        # The layers' own initialisers would draw from the global generator.
+        self.hidden_layer = nn.utils.skip_init(nn.Linear, n_qubits + 1, hidden)  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, n_outputs)  # type: ignore[no-untyped-call]
         nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
         nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
         nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
@@ -132,7 +129,7 @@ class MLPMapping(nn.Module):
         Returns:
             Shape (rows,) with one output, (rows, n_outputs) with more.
         """
-        units = torch.tanh(self.hidden_layer(torch.cat([bits, feature[:, None]], dim=1)))
+        units = torch.tanh(self.hidden_layer(torch.cat([bits, feature[:, None]], 1)))
         numbers: Tensor = self.output_layer(units - units.mean(0))
         return numbers[:, 0] if numbers.shape[1] == 1 else numbers
 

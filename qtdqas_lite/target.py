@@ -22,23 +22,28 @@ from torch.nn.parameter import is_lazy
 
 from .errors import TargetError, check_positive
 
+#: Where tensors are written: path of a module -> {parameter's name there: the tensor's name}.
+Places = dict[str, dict[str, str]]
+
 
 def copy_target(target: nn.Module) -> nn.Module:
     """Copy a target.
 
     Raises:
-        TargetError: if it is no module, or a copy would not be whole or not behave alike.
+        TargetError: if it is no module, gives sparse gradients, or a copy of it would not be whole.
     """
     if not isinstance(target, nn.Module):
         raise TargetError(f"the target must be an nn.Module, got {type(target).__name__}")
     advice = "old-style weight_norm, spectral_norm and pruning: use torch.nn.utils.parametrizations"
     for path, module in target.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise TargetError(f"{path or 'the target'} gives sparse gradients; use sparse=False")
         for hook in module._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils."):
                 raise TargetError(f"{path or 'the target'} cannot be copied once called: {advice}")
     _check_apart(target)
     try:
-        copied = _copy(target)
+        copied = without_graphs(target)
     except (RuntimeError, TypeError) as error:
         raise TargetError(f"the target cannot be copied ({error}). Is this {advice}") from error
     originals = {id(part) for part in [*target.modules(), *target.parameters()]}
@@ -52,7 +57,7 @@ def copy_target(target: nn.Module) -> nn.Module:
     return copied
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def without_graphs(module: nn.Module) -> nn.Module:
     """Copy a module, and tensors that its forward pass has left behind without their graph."""
     left = [value for part in module.modules() for value in vars(part).values()]
     graphs = [value for value in left if isinstance(value, Tensor) and value.grad_fn is not None]
@@ -116,19 +121,19 @@ def tensors_to_write(target: nn.Module) -> dict[str, nn.Parameter]:
     trainable = {name: p for name, p in target.named_parameters() if p.requires_grad}
     for name, parameter in trainable.items():
         if is_lazy(parameter):
-            raise TargetError(f"call the target once before wrapping it: {name} has no shape yet")
-        if parameter.is_meta:
-            raise TargetError(f"{name} is on the meta device and has no values; initialise it")
-        if parameter.is_complex():
-            raise TargetError(f"{name} is complex, and only real weights can be written")
-    for path, module in target.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
-            raise TargetError(f"{path or 'the target'} gives sparse gradients; use sparse=False")
-    tensors = {name: parameter for name, parameter in trainable.items() if parameter.numel()}
+            fault = "has no shape yet; call the target once before wrapping it"
+        elif parameter.is_meta:
+            fault = "is on the meta device and has no values; initialise it"
+        elif parameter.is_complex():
+            fault = "is complex, and only real weights can be written"
+        else:
+            continue
+        raise TargetError(f"{name} {fault}")
+    tensors = {name: p for name, p in trainable.items() if p.numel()}
     if not tensors:
         raise TargetError(
-            f"the target {type(target).__name__} has no trainable parameters to write; check "
-            f"requires_grad"
+            f"the target {type(target).__name__} has no trainable parameters to write; "
+            f"check requires_grad"
         )
     return tensors
 
@@ -140,30 +145,27 @@ def initial_spread(tensors: Mapping[str, Tensor], gain: float) -> tuple[Tensor, 
     little about the deviation that it was drawn with. Constant tensors are left out of the pool.
     """
     check_positive(TargetError, gain=gain)
-    values = {name: tensor.detach().flatten().cpu().double() for name, tensor in tensors.items()}
-    layers: dict[str, list[Tensor]] = {name.rpartition(".")[0]: [] for name in values}
+    values = {name: t.detach().flatten().cpu().double() for name, t in tensors.items()}
+    pools: dict[str, list[Tensor]] = {}
     for name, value in values.items():
         if not value.isfinite().all():
-            raise TargetError(f"{name} starts with values that are not finite; initialise it anew")
+            raise TargetError(f"{name} starts with values that are not finite")
+        pool = pools.setdefault(name.rpartition(".")[0], [])
         if (value != value[0]).any():
-            layers[name.rpartition(".")[0]].append(value - value.mean())
+            pool.append(value - value.mean())
     centres, scales = [], []
     for name, value in values.items():
-        layer = layers[name.rpartition(".")[0]]
-        # A single number beside others that vary was drawn with them; alone, it is a constant.
-        varies = bool((value != value[0]).any()) or (len(value) == 1 and bool(layer))
+        pool = pools[name.rpartition(".")[0]]
+        # A single number was drawn with others that vary; alone, it is a constant.
+        varies = bool((value != value[0]).any()) or (len(value) == 1 and bool(pool))
         centres.append(0.0 if varies else value[0].item())
-        scales.append(gain * torch.cat(layer).square().mean().sqrt().item() if varies else 0.1)
+        deviation = torch.cat(pool).square().mean().sqrt().item() if varies else 0.0
+        scales.append(gain * deviation if varies else 0.1)
     return torch.tensor(centres), torch.tensor(scales)
 
 
-def written_places(
-    target: nn.Module, tensors: Mapping[str, nn.Parameter]
-) -> dict[str, dict[str, str]]:
-    """Say which tensor is written where: path of a module -> {parameter's name there: tensor}.
-
-    Tied parameters stand in several places.
-    """
+def written_places(target: nn.Module, tensors: Mapping[str, nn.Parameter]) -> Places:
+    """Say where each tensor is written: tied parameters stand in several places."""
     names = {id(parameter): name for name, parameter in tensors.items()}
     places = {
         path: {
@@ -176,7 +178,7 @@ def written_places(
     return {path: here for path, here in places.items() if here}
 
 
-def padding_rows(target: nn.Module, places: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+def padding_rows(target: nn.Module, places: Places) -> dict[str, int]:
     """Give the padding row of every embedding whose weight is written.
 
     No gradient flows back from that row, so numbers that are written there could not be trained.
@@ -189,7 +191,7 @@ def padding_rows(target: nn.Module, places: Mapping[str, Mapping[str, str]]) -> 
     }
 
 
-def strip_weights(target: nn.Module, places: Mapping[str, Mapping[str, str]]) -> None:
+def strip_weights(target: nn.Module, places: Places) -> None:
     """Make a skeleton of a target: take the weights out, and guard it and its parts against calls.
 
     An empty buffer takes the place of each. Unlike a parameter it cannot be trained or thawed, and
@@ -198,7 +200,8 @@ def strip_weights(target: nn.Module, places: Mapping[str, Mapping[str, str]]) ->
     for path, here in places.items():
         module = target.get_submodule(path)
         for key in here:
-            parameter = module._parameters.pop(key)
+            parameter = module.get_parameter(key)
+            del module._parameters[key]
             parameter.data = parameter.data.new_empty(0)  # wherever else it is still held
             module.register_buffer(key, parameter.data)
     for path, module in target.named_modules():
@@ -206,11 +209,14 @@ def strip_weights(target: nn.Module, places: Mapping[str, Mapping[str, str]]) ->
         inside = [f"{place}.{next(iter(here))}".lstrip(".") for place, here in places.items()]
         inside = [name.removeprefix(prefix) for name in inside if name.startswith(prefix)]
         if inside:
-            module.register_forward_pre_hook(partial(_refuse, inside[0]))
+            module.register_forward_pre_hook(partial(refuse, inside[0]))
 
 
-def _refuse(name: str, module: nn.Module, _args: object) -> None:
-    # Without weights, an LSTM would not fail but crash the interpreter.
+def refuse(name: str, module: nn.Module, _args: object) -> None:
+    """Raise :class:`TargetError` if a module is called while its weights are taken out.
+
+    Without them, an LSTM would not fail but crash the interpreter.
+    """
     if attrgetter(name)(module).numel() == 0:
         raise TargetError(
             "this is only the target's skeleton, without weights; call the GeneratedNetwork, or "
@@ -219,30 +225,26 @@ def _refuse(name: str, module: nn.Module, _args: object) -> None:
 
 
 @contextmanager
-def holding(
-    skeleton: nn.Module, places: Mapping[str, Mapping[str, str]], weights: Mapping[str, Tensor]
-) -> Iterator[None]:
+def holding(skeleton: nn.Module, places: Places, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let a skeleton hold weights, where its parameters were, for as long as it is called."""
     held = [(module := skeleton.get_submodule(path), module._parameters) for path in places]
     try:
         for (module, parameters), here in zip(held, places.values(), strict=True):
             written = {key: weights[name] for key, name in here.items()}
-            module._parameters = {**parameters, **written}
+            module._parameters = {**parameters, **written}  # type: ignore[dict-item]
         yield
     finally:
         for module, parameters in held:
             module._parameters = parameters
 
 
-def with_weights(
-    skeleton: nn.Module, places: Mapping[str, Mapping[str, str]], weights: Mapping[str, Tensor]
-) -> nn.Module:
+def with_weights(skeleton: nn.Module, places: Places, weights: Mapping[str, Tensor]) -> nn.Module:
     """Copy a skeleton and write weights into it, as ordinary trainable parameters."""
-    plain = _copy(skeleton)
+    plain = without_graphs(skeleton)
     for module in plain.modules():
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, partial) and hook.func is _refuse:
-                del module._forward_pre_hooks[key]
+        for number, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, partial) and hook.func is refuse:
+                del module._forward_pre_hooks[number]
     parameters = {name: nn.Parameter(weight.clone()) for name, weight in weights.items()}
     for path, here in places.items():
         for key, name in here.items():

@@ -43,7 +43,7 @@ def test_basis_bits_list_as_many_states_as_are_asked_for():
     [
         ((40,), "40 qubits need about .* GB"),
         ((10**9,), "1000000000 qubits need"),
-        ((3, 9), "3 qubits have 8 basis states, got 9"),
+        ((3, 9), "n_states must be at most 8, got 9"),
         ((3, 0), "n_states must be at least 1"),
     ],
 )

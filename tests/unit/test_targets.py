@@ -392,7 +392,7 @@ def not_finite():
         (lambda: torch.relu, "must be an nn.Module, got builtin"),
         (nn.ReLU, "ReLU has no trainable parameters"),
         (lambda: mlp().requires_grad_(False), "check requires_grad"),
-        (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)), "before wrapping it: 1.weight"),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)), "1.weight has no shape yet"),
         (lambda: nn.Linear(2, 2, dtype=torch.cfloat), "weight is complex"),
         (lambda: nn.Linear(2, 2, device="meta"), "weight is on the meta device"),
         (lambda: nn.Embedding(6, 3, sparse=True), "the target gives sparse gradients"),
