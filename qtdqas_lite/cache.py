@@ -55,12 +55,14 @@ def plain_attributes(module: nn.Module) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     """Give a number, a name, a NumPy array, or a sequence of these as it is now; else None."""
-    if hasattr(value, "tobytes"):  # an array or a number of NumPy
-        return repr(value.dtype), value.tobytes()
+    if isinstance(value, int | float | str):
+        return value
     if isinstance(value, list | tuple):
         plain = [_plain(part) for part in value]
         return None if None in plain else tuple(plain)
-    return value if isinstance(value, int | float | str) else None
+    if hasattr(value, "tobytes"):  # an array of NumPy, or one of its other numbers
+        return repr(value.dtype), value.tobytes()
+    return None
 
 
 def _random_states(tensors: list[Tensor]) -> list[Tensor]:

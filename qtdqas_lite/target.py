@@ -158,9 +158,12 @@ def initial_spread(tensors: Mapping[str, Tensor], gain: float) -> tuple[Tensor, 
         pool = pools[name.rpartition(".")[0]]
         # A single number was drawn with others that vary; alone, it is a constant.
         varies = bool((value != value[0]).any()) or (len(value) == 1 and bool(pool))
-        centres.append(0.0 if varies else value[0].item())
-        deviation = torch.cat(pool).square().mean().sqrt().item() if varies else 0.0
-        scales.append(gain * deviation if varies else 0.1)
+        if varies:
+            centres.append(0.0)
+            scales.append(gain * torch.cat(pool).square().mean().sqrt().item())
+        else:
+            centres.append(value[0].item())
+            scales.append(0.1)
     return torch.tensor(centres), torch.tensor(scales)
 
 
