@@ -23,7 +23,7 @@ class Cache:
         self, key: Any, tensors: list[Tensor], compute: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return what ``compute()`` gives, or gave when ``key`` and ``tensors`` were as now."""
-        held = self._held  # read once: other threads may write it
+        held = self._held  # once, because another thread may replace it in between
         if held and held[0] == key and _equal(held[1], tensors):
             return dict(held[2])
         before = _random_states(tensors)
