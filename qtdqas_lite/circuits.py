@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .errors import CircuitError, EncodingError, check_whole
+from .errors import CircuitError, EncodingError, check_type, check_whole
 from .simulator import Layers, entangler_gates, probabilities
 from .simulator.gates import ROTATIONS, Rotation, entangler_pool, is_real
 from .simulator.iqp import iqp_masks, iqp_probabilities
 from .simulator.statevector import check_memory, transforms_active
 
-#: The most angles that a circuit may have: more would only fill the memory.
-MAX_ANGLES = 10**7
+MAX_ANGLES = 10**7  # of a circuit: more would only fill the memory
 
 _Circuit = TypeVar("_Circuit", bound=nn.Module)
 
@@ -179,6 +178,7 @@ class FixedCircuit(nn.Module):
         super().__init__()
         self.n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
         self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
+        check_type(CircuitError, torch.Generator, type(None), generator=generator)
         check_memory(self.n_qubits, 1, real=True)
         if self.n_qubits * self.n_layers > MAX_ANGLES:
             count = f"{self.n_qubits * self.n_layers:,} angles"
@@ -188,7 +188,7 @@ class FixedCircuit(nn.Module):
             _repeated(layer, self.n_qubits, "rotation")
             for layer in _repeated(rotation, self.n_layers, "rotation")
         )
-        self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
+        self._candidate = Candidate(self.n_qubits, hadamard, entanglers, rotations)
         # Gates are looked up here and not again: one that is redefined later changes nothing here.
         pool = dict.fromkeys(entanglers)
         self.entanglers = {name: entangler_gates(name, self.n_qubits) for name in pool}
@@ -282,15 +282,15 @@ def _collapsed(names: Sequence[Any]) -> Any:
     return names[0] if same else list(names)
 
 
-def check_angles(theta: Tensor, shape: Sequence[int]) -> Tensor:
+def check_angles(theta: Any, shape: torch.Size) -> Tensor:
     """Return angles that a circuit can be run at, in at least single precision.
 
     Raises:
-        CircuitError: if they have another shape, or one is not finite or so large that the digits
-            which make a gate unitary are lost.
+        CircuitError: if they have another shape, or one is too large for its sine, or not finite.
     """
-    if theta.shape != tuple(shape):
-        raise CircuitError(f"theta must have shape {tuple(shape)}, got {tuple(theta.shape)}")
+    if not isinstance(theta, Tensor) or theta.shape != shape or not theta.is_floating_point():
+        found = theta.shape if isinstance(theta, Tensor) else theta
+        raise CircuitError(f"theta must have shape {tuple(shape)} and be real, got {found!r}")
     if not (transforms_active() or theta.abs().max() <= 1e4):
         raise CircuitError(
             "theta must hold finite angles of at most 10,000 radians; if training has lost them, "

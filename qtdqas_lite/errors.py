@@ -62,8 +62,10 @@ def needs(what: str, *packages: str) -> Iterator[None]:
         ) from error
 
 
-def check_whole(error: type[QuantumTrainError], least: int, **values: Any) -> int:
-    """Check that each value is a whole number of at least ``least``; return the last one as an int.
+def check_whole(
+    error: type[QuantumTrainError], least: int, most: int | None = None, **values: Any
+) -> int:
+    """Check that each value is a whole number from ``least`` to ``most``; return the last one.
 
     Raises:
         QuantumTrainError: of the type ``error``, which names the argument.
@@ -76,7 +78,21 @@ def check_whole(error: type[QuantumTrainError], least: int, **values: Any) -> in
             raise error(f"{name} must be a whole number, got {value!r}; pass an int") from None
         if isinstance(value, bool) or number < least:
             raise error(f"{name} must be at least {least}, got {value!r}")
+        if most is not None and number > most:
+            raise error(f"{name} must be at most {most:,}, got {value!r}")
     return number
+
+
+def check_type(error: type[QuantumTrainError], *kinds: type, **values: Any) -> None:
+    """Check that each value is of one of the kinds.
+
+    Raises:
+        QuantumTrainError: of the type ``error``, which names the argument.
+    """
+    for name, value in values.items():
+        if not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise error(f"{name} must be of type {names}, got {type(value).__name__}")
 
 
 def check_positive(error: type[QuantumTrainError] = SearchError, /, **values: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .cache import Cache, held_tensors, plain_attributes
 from .checkpoint import Checkpointed
 from .encoding import basis_bits, n_qubits_for
-from .errors import TargetError, check_whole
+from .errors import TargetError, check_type, check_whole
 from .ledger import ParameterCount, count_parameters
 from .mapping import Feature, feature_function, make_mapping
 from .simulator.statevector import transforms_active
@@ -100,17 +100,14 @@ class GeneratedNetwork(Checkpointed):
                 or feature is unknown or does not give M varying, finite numbers.
         """
         super().__init__()
+        check_type(TargetError, torch.Generator, type(None), generator=generator)
         self.target = copy_target(target)
         tensors = tensors_to_write(self.target)
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
         self.weights_per_state = check_whole(TargetError, 1, weights_per_state=weights_per_state)
         n_states = -(-self.n_weights // self.weights_per_state)
-        if not isinstance(circuit, nn.Module):
-            raise TargetError(
-                f"the circuit must be a module with an attribute n_qubits, got "
-                f"{type(circuit).__name__}; see FixedCircuit"
-            )
+        check_type(TargetError, nn.Module, circuit=circuit)
         n_qubits = check_whole(TargetError, 1, n_qubits=getattr(circuit, "n_qubits", None))
         if 2 ** min(n_qubits, 60) < n_states:
             raise TargetError(

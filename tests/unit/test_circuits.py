@@ -111,8 +111,11 @@ def test_other_angles_can_be_run(generator):
     for choice in [(False, "ring", "ry"), (False, "ring", "rx")]:
         circuit = build(3, 2, choice, generator)
         for shape in [(1, 3), (3, 2), (3, 3), (6,)]:
-            with pytest.raises(CircuitError, match=r"theta must have shape \(2, 3\), got"):
+            with pytest.raises(CircuitError, match=r"shape \(2, 3\) and be real, got"):
                 circuit.run(torch.zeros(shape).double())
+        for wrong in (None, [[0.0] * 3] * 2, torch.zeros(2, 3, dtype=torch.long)):
+            with pytest.raises(CircuitError, match="and be real, got"):
+                circuit.run(wrong)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,12 @@ def test_other_angles_can_be_run(generator):
         ({"entangler": "star"}, CircuitError, r"one of .*'chain', 'ring'"),
         ({"entangler": ["ring"] * 3}, CircuitError, "entangler must be one name, or 2 of them"),
         ({"entangler": {"ring", "none"}}, CircuitError, "entangler must be one name, or 2"),
+        (
+            {"generator": 0},
+            CircuitError,
+            "generator must be of type Generator",
+        ),
+        ({"hadamard": "no"}, CircuitError, "hadamard must be True or False"),
         ({"n_qubits": 50}, CircuitError, r"50 qubits need about .* GB"),
         ({"n_qubits": 5000}, CircuitError, "5000 qubits"),
         ({"n_qubits": 10**9}, CircuitError, "1000000000 qubits"),

@@ -740,7 +740,11 @@ class Undefined(nn.Module):
         (lambda: MLPMapping(4, n_outputs=0), "n_outputs must be at least 1"),
         (lambda: AffineChunkMapping(0, 2), "n_qubits must be at least 1"),
         (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "n_qubits must be a whole number"),
-        (lambda: GeneratedNetwork(mlp(), None), "attribute n_qubits"),
+        (lambda: GeneratedNetwork(mlp(), None), "circuit must be of type Module"),
+        (
+            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), generator=0),
+            "generator must be of type Generator",
+        ),
         (lambda: wrap(mlp(), mapping="cubic"), "'affine', 'mlp' or a module"),
         (lambda: wrap(mlp(), feature="loud"), "feature must be one of"),
         (lambda: wrap(mlp(), mapping=Constant()), "same number for every weight"),
