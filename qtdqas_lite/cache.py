@@ -38,12 +38,31 @@ class Cache:
         self._held = None
 
 
+def held_tensors(module: nn.Module) -> list[Tensor]:
+    """List the tensors that a module and its parts hold, whether or not they are registered."""
+    loose = [value for part in module.modules() for value in vars(part).values()]
+    found = [*module.parameters(), *module.buffers(), *loose]
+    return [value.detach() for value in found if isinstance(value, Tensor)]
+
+
 def plain_attributes(module: nn.Module) -> list[dict[str, Any]]:
-    """List the numbers and names that a module and its parts hold, train or eval mode included."""
+    """List what a module and its parts hold in numbers and names, train or eval mode included."""
     return [
-        {name: value for name, value in vars(part).items() if isinstance(value, int | float | str)}
+        {name: plain for name, value in vars(part).items() if (plain := _plain(value)) is not None}
         for part in module.modules()
     ]
+
+
+def _plain(value: Any) -> Any:
+    """Give a number, a name, a NumPy array, or a sequence of these as it is now; else None."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        plain = [_plain(part) for part in value]
+        return None if None in plain else tuple(plain)
+    if hasattr(value, "tobytes"):  # an array of NumPy, or one of its other numbers
+        return repr(value.dtype), value.tobytes()
+    return None
 
 
 def _random_states(tensors: list[Tensor]) -> list[Tensor]:

@@ -6,16 +6,19 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .errors import CircuitError, EncodingError, check_whole
-from .simulator import Layers, entangler_gates, probabilities, rotation_quaternions
-from .simulator.gates import entangler_pool, is_real
+from .errors import CircuitError, EncodingError, check_type, check_whole
+from .simulator import Layers, entangler_gates, probabilities
+from .simulator.gates import ROTATIONS, Rotation, entangler_pool, is_real
 from .simulator.iqp import iqp_masks, iqp_probabilities
-from .simulator.statevector import check_memory
+from .simulator.statevector import check_memory, transforms_active
+
+MAX_ANGLES = 10**7  # of a circuit: more would only fill the memory
 
 _Circuit = TypeVar("_Circuit", bound=nn.Module)
 
@@ -29,6 +32,10 @@ class Candidate:
         hadamard: Whether a Hadamard acts on every qubit before the first layer.
         entanglers: The entangler of each layer.
         rotations: The rotation on each wire of each layer.
+
+    Raises:
+        EncodingError: if ``n_qubits`` is not a whole number of at least 1.
+        CircuitError: if there are not as many gates as there have to be, or one is unknown.
     """
 
     n_qubits: int
@@ -37,9 +44,23 @@ class Candidate:
     rotations: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        """Make tuples of lists, so that equal architectures are equal and have one hash."""
-        object.__setattr__(self, "entanglers", tuple(self.entanglers))
-        object.__setattr__(self, "rotations", tuple(tuple(layer) for layer in self.rotations))
+        """Check the fields; make tuples of lists, so that equal architectures have one hash."""
+        n_qubits = check_whole(EncodingError, 1, n_qubits=self.n_qubits)
+        entanglers = _tuple(self.entanglers, str)
+        rotations = tuple(_tuple(layer, str) for layer in _tuple(self.rotations, Sequence))
+        if not entanglers or len(entanglers) != len(rotations):
+            raise CircuitError("there must be as many layers of rotations as of entanglers")
+        if {len(layer) for layer in rotations} != {n_qubits}:
+            raise CircuitError(f"each layer needs {n_qubits} rotations, one for each qubit")
+        if not isinstance(self.hadamard, bool):
+            raise CircuitError(f"hadamard must be True or False, got {self.hadamard!r}")
+        for name in dict.fromkeys(entanglers):
+            entangler_gates(name, n_qubits)
+        if unknown := set().union(*rotations) - set(ROTATIONS):
+            raise CircuitError(f"rotation must be one of {list(ROTATIONS)}, got {unknown}")
+        object.__setattr__(self, "n_qubits", n_qubits)
+        object.__setattr__(self, "entanglers", entanglers)
+        object.__setattr__(self, "rotations", rotations)
 
     @property
     def n_layers(self) -> int:
@@ -70,16 +91,14 @@ class Candidate:
         """
         try:
             saved = json.loads(text)
-            read = cls(*(saved[field.name] for field in fields(cls)))
-            _check(read)
+            return cls(*(saved[field.name] for field in fields(cls)))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise CircuitError(f"this JSON describes no circuit: {what}") from error
-        return read
 
     def __str__(self) -> str:
         layers = [
-            f"{entangler} {_short(rotations).upper()}"
+            f"{entangler} {' '.join(rotations if len({*rotations}) > 1 else rotations[:1]).upper()}"
             for entangler, rotations in zip(self.entanglers, self.rotations, strict=True)
         ]
         if len(set(layers)) == 1:
@@ -87,8 +106,12 @@ class Candidate:
         return " | ".join(["H" if self.hadamard else "0", *layers])
 
 
-def _short(rotations: tuple[str, ...]) -> str:
-    return rotations[0] if len(set(rotations)) == 1 else " ".join(rotations)
+def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
+    """Make a tuple of a list of names, or of lists of names."""
+    good = isinstance(value, Sequence) and not isinstance(value, str)
+    if not good or not all(isinstance(part, kind) for part in value):
+        raise CircuitError(f"expected a list of names of gates for each layer, got {value!r}")
+    return tuple(value)
 
 
 #: The circuits that a checkpoint may name. Each has angles ``theta``, whose last size is n_qubits
@@ -108,9 +131,8 @@ class FixedCircuit(nn.Module):
     """A layered circuit with a fixed choice of gates: only its angles are trained.
 
     Every qubit starts in state 0, or in the equal superposition of 0 and 1 if ``hadamard``. Each
-    layer is an entangler and then one rotation on every qubit. With one entangler and one
-    rotation throughout, these are the twelve candidates of arXiv 2505.09653 (2 starts x 2
-    entanglers x 3 rotations).
+    layer is an entangler and then one rotation on every qubit. The twelve candidates of arXiv
+    2505.09653 have one entangler (of two) and one rotation (of three) throughout.
 
     Not every choice depends on its angles. With Hadamards, ``"rx"`` and ``"rz"`` leave the
     probabilities uniform; without them, ``"rz"`` leaves the first outcome certain.
@@ -118,9 +140,11 @@ class FixedCircuit(nn.Module):
     Attributes:
         theta: The angles in radians, shape (n_layers, n_qubits), drawn uniformly from
             [-pi, pi).
+        rotations: The rotations by their names, as they were defined when this was built.
+        entanglers: The gates of each entangler by its name, as they were then.
     """
 
-    numbers: Tensor
+    rotation_numbers: Tensor
     permutations: Tensor
     signs: Tensor | None
     masks: Tensor | None
@@ -141,42 +165,47 @@ class FixedCircuit(nn.Module):
             n_qubits: The number of qubits n, at least 1.
             n_layers: The number of layers, at least 1.
             hadamard: Whether a Hadamard acts on every qubit before the first layer.
-            entangler: A name in :data:`.ENTANGLERS`, such as ``"chain"`` =
-                CNOT(i, i+1) for i = 0, ..., n-2 or ``"ring"``, which adds CNOT(n-1, 0); or one
-                name for each layer.
-            rotation: A name in :data:`.ROTATIONS`, such as ``"rx"``, ``"ry"``
-                or ``"rz"``; or one for each layer; or for each layer, one for each qubit.
+            entangler: A name in :data:`.ENTANGLERS`, such as ``"chain"`` or ``"ring"``, or one name
+                for each layer.
+            rotation: A name in :data:`.ROTATIONS`, such as ``"rx"``, ``"ry"`` or ``"rz"``; or one
+                for each layer; or for each layer, one for each qubit.
             generator: Where the initial angles are drawn from; torch's global one by default.
 
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if ``n_layers`` is not one either, a gate has an unknown name, there are
-                not as many names as layers or qubits, or the circuit's states would not fit into
-                this machine's memory.
+            CircuitError: if ``n_layers`` is not one either, there are not as many gates as layers
+                or qubits, one is unknown, or the circuit would not fit into memory.
         """
         super().__init__()
         self.n_qubits = check_whole(EncodingError, 1, n_qubits=n_qubits)
         self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
+        check_type(CircuitError, torch.Generator, type(None), generator=generator)
+        check_memory(self.n_qubits, 1, real=True)
+        if self.n_qubits * self.n_layers > MAX_ANGLES:
+            count = f"{self.n_qubits * self.n_layers:,} angles"
+            raise CircuitError(f"{count}; use fewer layers: at most {MAX_ANGLES:,} can be held")
         entanglers = _repeated(entangler, self.n_layers, "entangler")
         rotations = tuple(
             _repeated(layer, self.n_qubits, "rotation")
             for layer in _repeated(rotation, self.n_layers, "rotation")
         )
-        self._candidate = Candidate(self.n_qubits, bool(hadamard), entanglers, rotations)
-        self.real = _check(self._candidate)
+        self._candidate = Candidate(self.n_qubits, hadamard, entanglers, rotations)
+        # Gates are looked up here and not again: one that is redefined later changes nothing here.
+        pool = dict.fromkeys(entanglers)
+        self.entanglers = {name: entangler_gates(name, self.n_qubits) for name in pool}
+        known = list(dict.fromkeys(chain.from_iterable(rotations)))
+        self.rotations = {name: Rotation(name) for name in known}
+        self.real = all(is_real(name) for name in self.rotations)
         check_memory(self.n_qubits, 1, real=self.real)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        # Each layer and wire's number among the different rotations, and so for the entanglers.
-        self._names = list(dict.fromkeys(sum(rotations, ())))
-        numbers = torch.tensor([[self._names.index(name) for name in layer] for layer in rotations])
-        self.register_buffer("numbers", numbers, persistent=False)
-        pool = list(dict.fromkeys(entanglers))
-        self._order = [pool.index(name) for name in entanglers]
-        permutations, signs = entangler_pool(pool, self.n_qubits)
+        numbers = torch.tensor([[known.index(name) for name in layer] for layer in rotations])
+        self.register_buffer("rotation_numbers", numbers, persistent=False)
+        self._choice = [list(pool).index(name) for name in entanglers]
+        permutations, signs = entangler_pool(list(pool), self.n_qubits)
         self.register_buffer("permutations", permutations, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
-        diagonal = not hadamard and {*sum(rotations, ())} == {"rx"}
+        diagonal = not hadamard and set(self.rotations) == {"rx"}
         masks = iqp_masks(entanglers, self.n_qubits) if diagonal else None
         self.register_buffer("masks", masks, persistent=False)
 
@@ -187,13 +216,12 @@ class FixedCircuit(nn.Module):
     def run(self, theta: Tensor) -> Tensor:
         """Return the probabilities at other angles, in radians, shape (n_layers, n_qubits).
 
+        Angles of less than single precision are simulated in single precision.
+
         Raises:
-            CircuitError: if the angles have another shape.
+            CircuitError: if the angles have another shape, or one is NaN or above 10,000 in size.
         """
-        if theta.shape != self.numbers.shape:
-            raise CircuitError(
-                f"theta must have shape {tuple(self.numbers.shape)}, got {tuple(theta.shape)}"
-            )
+        theta = check_angles(theta, self.rotation_numbers.shape)
         # Reduced precision would pass for 2**n probabilities and be wrong in the third digit.
         with torch.autocast(theta.device.type, enabled=False):
             if self.masks is not None:
@@ -202,11 +230,12 @@ class FixedCircuit(nn.Module):
 
     def layers(self, theta: Tensor) -> Layers:
         """Turn angles, shape (n_layers, n_qubits), into what the simulator takes."""
-        quaternions = rotation_quaternions(self._names[0], theta)
-        for number, name in enumerate(self._names[1:], 1):
-            here = (self.numbers == number)[..., None]
-            quaternions = torch.where(here, rotation_quaternions(name, theta), quaternions)
-        entanglers = self.permutations, self.signs, self._order
+        first, *others = self.rotations.values()
+        quaternions = first(theta)
+        for number, rotation in enumerate(others, 1):
+            here = (self.rotation_numbers == number)[..., None]
+            quaternions = torch.where(here, rotation(theta), quaternions)
+        entanglers = self.permutations, self.signs, self._choice
         return Layers(self.start(theta), quaternions, *entanglers, self.real)
 
     def start(self, theta: Tensor) -> Tensor:
@@ -243,10 +272,8 @@ def _repeated(value: Any, count: int, what: str) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (value,) * count
     if not isinstance(value, Sequence) or len(value) != count:
-        raise CircuitError(
-            f"{what} must be one name, or {count} of them here (one for each layer, or for each "
-            f"qubit of a layer), got {value!r}"
-        )
+        each = f"{count} of them here (one for each layer, or for each qubit of a layer)"
+        raise CircuitError(f"{what} must be one name, or {each}, got {value!r}")
     return tuple(value)
 
 
@@ -256,16 +283,18 @@ def _collapsed(names: Sequence[Any]) -> Any:
     return names[0] if same else list(names)
 
 
-def _check(candidate: Candidate) -> bool:
-    """Refuse a candidate that no circuit can be built from; tell whether its gates are all real."""
-    sizes = {len(layer) for layer in candidate.rotations}
-    if sizes != {check_whole(EncodingError, 1, n_qubits=candidate.n_qubits)}:
-        raise CircuitError(f"each layer needs {candidate.n_qubits} rotations, one for each qubit")
-    if len(candidate.rotations) != check_whole(CircuitError, 1, n_layers=candidate.n_layers):
-        raise CircuitError("there must be as many layers of rotations as of entanglers")
-    if not isinstance(candidate.hadamard, bool):
-        raise CircuitError(f"hadamard must be True or False, got {candidate.hadamard!r}")
-    for name in {*candidate.entanglers}:
-        entangler_gates(name, candidate.n_qubits)
-    # Of all names, since is_real also refuses what it cannot use.
-    return {is_real(name) for name in set().union(*candidate.rotations)} == {True}
+def check_angles(theta: Any, shape: torch.Size) -> Tensor:
+    """Return angles that a circuit can be run at, in at least single precision.
+
+    Raises:
+        CircuitError: if they have another shape, or one is too large for its sine, or not finite.
+    """
+    if not isinstance(theta, Tensor) or theta.shape != shape or not theta.is_floating_point():
+        found = theta.shape if isinstance(theta, Tensor) else theta
+        raise CircuitError(f"theta must have shape {tuple(shape)} and be real, got {found!r}")
+    if not (transforms_active() or theta.abs().max() <= 1e4):
+        raise CircuitError(
+            "theta must hold finite angles of at most 10,000 radians; if training has lost them, "
+            "lower the learning rate or clip the gradient's norm"
+        )
+    return theta.float() if theta.dtype.itemsize < 4 else theta

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -95,11 +97,24 @@ def check_type(error: type[QuantumTrainError], *kinds: type, **values: Any) -> N
             raise error(f"{name} must be of type {names}, got {type(value).__name__}")
 
 
-def check_positive(**values: Any) -> None:
-    """Raise :class:`SearchError` unless each value is a finite number above 0."""
+def check_positive(error: type[QuantumTrainError] = SearchError, /, **values: Any) -> None:
+    """Raise ``error`` unless each value is a finite number above 0."""
     for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise SearchError(f"{name} must be a finite number above 0, got {value!r}")
+        if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+            raise error(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def check_fits(error: type[QuantumTrainError], what: str, needed: int, advice: str) -> None:
+    """Raise ``error`` if ``what`` takes more bytes than this machine has."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told by every operating system
+        return
+    if needed > memory:
+        raise error(
+            f"{what} need about {needed / 1e9:,.0f} GB here, and this machine has "
+            f"{memory / 1e9:,.0f} GB; {advice}"
+        )
 
 
 def check_finite(value: float, what: str, step: int) -> None:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from .cache import Cache, plain_attributes
+from .cache import Cache, held_tensors, plain_attributes
 from .checkpoint import Checkpointed
 from .encoding import basis_bits, n_qubits_for
-from .errors import TargetError, check_whole
+from .errors import TargetError, check_type, check_whole
 from .ledger import ParameterCount, count_parameters
 from .mapping import Feature, feature_function, make_mapping
 from .simulator.statevector import transforms_active
 from .target import (
     copy_target,
+    holding,
     initial_spread,
     padding_rows,
-    parameter_paths,
     strip_weights,
     tensors_to_write,
     with_weights,
+    written_places,
 )
 
 
@@ -36,7 +37,7 @@ class GeneratedNetwork(Checkpointed):
     result is an ``nn.Module`` like any other: call it, train it with any optimiser, then
     :meth:`export` the plain network.
 
-    With ``weights_per_state`` = c, basis state i yields the chunk of weights c i, ..., c i + c - 1
+    With ``weights_per_state`` = c, basis state i yields the weights c i, ..., c i + c - 1
     (quantum parameter adaptation, Liu et al., 2025). Then ceil(log2(M / c)) qubits are enough.
 
     The numbers of the mapping are standardised by their mean and deviation at the start. Each
@@ -44,6 +45,8 @@ class GeneratedNetwork(Checkpointed):
     the generated network starts much as the plain one would. A tensor that starts constant (in a
     normalisation layer, or a bias of zeros) moves about its constant with deviation 0.1. The
     padding row of an embedding, through which no gradient flows, is zero.
+
+    Threads may share a network: the target's own code runs in one of them at a time.
 
     Attributes:
         target: The target's skeleton, without weights. It cannot be called itself: call the
@@ -92,24 +95,21 @@ class GeneratedNetwork(Checkpointed):
                 target is built.
 
         Raises:
-            TargetError: if the target has no trainable parameters or cannot be copied, the circuit
-                has too few qubits or does not give 2**n_qubits real numbers, or the mapping or
-                feature is unknown or does not give M varying, finite numbers.
+            TargetError: if the target has no trainable parameters or cannot be copied whole, the
+                circuit has too few qubits or does not give 2**n_qubits real numbers, or the mapping
+                or feature is unknown or does not give M varying, finite numbers.
         """
         super().__init__()
+        check_type(TargetError, torch.Generator, type(None), generator=generator)
         self.target = copy_target(target)
         tensors = tensors_to_write(self.target)
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
         self.weights_per_state = check_whole(TargetError, 1, weights_per_state=weights_per_state)
-        n_states = -(-self.n_weights // weights_per_state)
-        n_qubits = getattr(circuit, "n_qubits", None)
-        if not isinstance(circuit, nn.Module) or not isinstance(n_qubits, int) or n_qubits < 1:
-            raise TargetError(
-                f"the circuit must be a module with an attribute n_qubits of at least 1, got "
-                f"{type(circuit).__name__}; see FixedCircuit"
-            )
-        if 2**n_qubits < n_states:
+        n_states = -(-self.n_weights // self.weights_per_state)
+        check_type(TargetError, nn.Module, circuit=circuit)
+        n_qubits = check_whole(TargetError, 1, n_qubits=getattr(circuit, "n_qubits", None))
+        if 2 ** min(n_qubits, 60) < n_states:
             raise TargetError(
                 f"{n_qubits} qubits have {2**n_qubits:,} basis states, each for "
                 f"{weights_per_state:,} of the target's {self.n_weights:,} weights; use "
@@ -118,17 +118,17 @@ class GeneratedNetwork(Checkpointed):
             )
         self.circuit = circuit
         self.feature = feature
-        self.mapping = make_mapping(mapping, n_qubits, weights_per_state, generator)
+        self.mapping = make_mapping(mapping, n_qubits, self.weights_per_state, generator=generator)
         centre, scale = initial_spread(tensors, gain)
         self.register_buffer("centre", centre)
         self.register_buffer("scale", scale)
         self.register_buffer("raw_mean", torch.zeros(()))
         self.register_buffer("raw_deviation", torch.ones(()))
-        self.register_buffer("bits", basis_bits(n_qubits)[:n_states].clone(), persistent=False)
-        self._paths = parameter_paths(self.target, tensors)
-        self._padding = padding_rows(self.target, tensors)
-        strip_weights(self.target, tensors)
-        self._cache = Cache()
+        self.register_buffer("bits", basis_bits(n_qubits, n_states), persistent=False)
+        self._places = written_places(self.target, tensors)
+        self._padding = padding_rows(self.target, self._places)
+        strip_weights(self.target, self._places)
+        self._cache, self._lock = Cache(), _Lock()
         for tensor in [*circuit.parameters(), *circuit.buffers()][:1]:
             self.to(tensor.device)
         with torch.no_grad():
@@ -148,65 +148,63 @@ class GeneratedNetwork(Checkpointed):
     def _raw(self) -> Tensor:
         """Run circuit, feature and mapping: shape (M,)."""
         n_states, n_qubits = self.bits.shape
-        probabilities = _checked("circuit", self.circuit(), (2**n_qubits,))
+        probabilities = checked_part("circuit", self.circuit(), (2**n_qubits,))
         feature = feature_function(self.feature)(probabilities)
-        feature = _checked("feature", feature, (2**n_qubits,))
+        feature = checked_part("feature", feature, (2**n_qubits,))
+        if self.bits.dtype.itemsize < 4:  # circuits have no such precision
+            feature = feature.to(self.bits.dtype)
         try:
             raw = self.mapping(self.bits, feature[:n_states])
         except RuntimeError as error:
             raise TargetError(f"the mapping failed on {n_qubits} bits: {error}") from error
         chunk = () if self.weights_per_state == 1 else (self.weights_per_state,)
-        return _checked("mapping", raw, (n_states, *chunk)).flatten()[: self.n_weights]
+        return checked_part("mapping", raw, (n_states, *chunk)).flatten()[: self.n_weights]
 
     def weights(self) -> dict[str, Tensor]:
         """Write the target's weights.
 
         With gradients off, the weights are written anew only after something has changed: a
         parameter or buffer of the circuit or the mapping, a number or name among their attributes
-        (such as train and eval mode, or a temperature), these modules themselves, or the feature.
-        What a circuit or mapping draws from torch's global generator is drawn every time.
+        (such as train and eval mode), these modules themselves, or the feature. What a circuit or
+        mapping draws from torch's global generator is drawn every time.
 
         Returns:
             The tensors by their names in the target, with their shapes there, in the order of
-            ``target.named_parameters()``. Treat them as read-only.
+            the target's ``named_parameters()``. Treat them as read-only.
 
         Raises:
             TargetError: if the weights are not finite.
         """
         if torch.is_grad_enabled() or transforms_active():
             return self._write()
-        state = [v.detach() for k, v in self.state_dict().items() if not k.startswith("target.")]
-        parts = [plain_attributes(part) for part in (self.circuit, self.mapping)]
-        key = (self.circuit, self.mapping, self.feature, parts, torch.is_inference_mode_enabled())
+        state = [self.centre, self.scale, self.raw_mean, self.raw_deviation, self.bits]
+        key: list[Any] = [self.feature, torch.is_inference_mode_enabled()]
+        for part in (self.circuit, self.mapping):
+            state += held_tensors(part)
+            key += part, plain_attributes(part)
         return self._cache.get(key, state, self._write)
 
     def _write(self) -> dict[str, Tensor]:
+        """Write the weights anew."""
+        weights = {}
         # Under autocast the affine part would be rounded, and the cache would keep that.
         with torch.autocast(self.bits.device.type, enabled=False):
             numbers = (self._raw() - self.raw_mean) / self.raw_deviation
             pieces = torch.split(numbers, [shape.numel() for shape in self.shapes.values()])
-            weights = {
-                name: (centre + scale * piece).view(shape).to(self.target.get_parameter(name).dtype)
-                for (name, shape), piece, centre, scale in zip(
-                    self.shapes.items(), pieces, self.centre, self.scale, strict=True
-                )
-            }
+            spread = zip(self.shapes.items(), pieces, self.centre, self.scale, strict=True)
+            for (name, shape), piece, centre, scale in spread:
+                dtype = self.target.get_buffer(name).dtype
+                weights[name] = (centre + scale * piece).view(shape).to(dtype)
         for name, row in self._padding.items():
             index = torch.tensor([row], device=weights[name].device)
             weights[name] = weights[name].index_fill(0, index, 0.0)
-        if not transforms_active() and not all(w.isfinite().all() for w in weights.values()):
-            raise TargetError(
-                "the generated weights are not finite; look for NaN in the circuit's angles and "
-                "the mapping, and if training put it there, lower the learning rate or clip the "
-                "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
-            )
-        return weights
+        return finite_weights(weights)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the target with its generated weights: same arguments, same result."""
         weights = self.weights()
-        everywhere = {path: weights[name] for path, name in self._paths.items()}
-        return functional_call(self.target, everywhere, args, kwargs, tie_weights=False)
+        with self._lock.held, holding(self.target, self._places, weights):
+            return self.target(*args, **kwargs)
 
     def count(self) -> ParameterCount:
         """Count what is trained (every parameter that requires a gradient) and what is written."""
@@ -229,7 +227,8 @@ class GeneratedNetwork(Checkpointed):
             )
         circuit = copy.deepcopy(choose()).train(self.circuit.training)
         # deepcopy puts in place of the circuit what its memo names for it.
-        network = copy.deepcopy(self, {id(self.circuit): circuit})
+        with self._lock.held:
+            network = copy.deepcopy(self, {id(self.circuit): circuit})
         network._cache.clear()
         return network
 
@@ -240,11 +239,32 @@ class GeneratedNetwork(Checkpointed):
             A module of the target's own class, in the same mode (train or eval) and on the same
             device, with ordinary trainable parameters: the same weights, bit for bit.
         """
-        with torch.no_grad():
-            return with_weights(self.target, self.weights())
+        with torch.no_grad(), self._lock.held:
+            return with_weights(self.target, self._places, self.weights())
 
 
-def _checked(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+def finite_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights, or raise :class:`TargetError` if they are not finite."""
+    if not transforms_active() and not all(w.isfinite().all() for w in weights.values()):
+        raise TargetError(
+            "the generated weights are not finite; look for NaN in the circuit's angles and the "
+            "mapping, and if training put it there, lower the learning rate or clip the "
+            "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
+        )
+    return weights
+
+
+class _Lock:
+    """A lock that a copy or a pickle of a network has anew: the target's code runs under it."""
+
+    def __init__(self) -> None:
+        self.held = RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lock, ()
+
+
+def checked_part(part: str, value: Any, shape: tuple[int, ...]) -> Tensor:
     """Return what a part of the network gave, if it is a real tensor of this shape."""
     if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
         dtype, found = getattr(value, "dtype", ""), getattr(value, "shape", ())

@@ -1,10 +1,9 @@
-"""From probabilities to the numbers that weights are made of (chapter 03, sections 3 and 4)."""
+"""From probabilities to the numbers that weights are made of (chapter 03)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -41,12 +40,9 @@ def feature_function(feature: str | Callable[[Tensor], Tensor]) -> Callable[[Ten
     """Return the function of a feature's name, or the function itself."""
     if callable(feature):
         return feature
-    if feature not in list(FEATURES):
+    if feature not in list(FEATURES):  # a list, because what is passed may have no hash
         raise TargetError(f"feature must be one of {list(FEATURES)}, got {feature!r}")
     return FEATURES[feature]
-
-
-_checked = partial(check_whole, TargetError, 1)
 
 
 class AffineMapping(nn.Module):
@@ -60,25 +56,24 @@ class AffineMapping(nn.Module):
         bias: Shape (), starts at 0.
     """
 
-    def __init__(self, n_qubits: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, n_qubits: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        n_qubits = check_whole(TargetError, 1, n_qubits=n_qubits)
         draw = torch.randn(n_qubits, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
         self.feature_coefficient = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
-        """Map bits (M, n_qubits) and feature (M,) to numbers (M,)."""
+        """Map bits (rows, n_qubits) and feature (rows,) to numbers (rows,)."""
         return bits @ self.bit_coefficients + self.feature_coefficient * feature + self.bias
 
 
 class AffineChunkMapping(nn.Module):
-    """An affine map for each number of a chunk: one basis state yields several numbers.
+    """An :class:`AffineMapping` for each number of a chunk: several numbers from a basis state.
 
-    Each of them is an :class:`AffineMapping` with coefficients of its own, (n + 2) * n_outputs
-    trained numbers in all. Numbers of one chunk start close to each other, since only their bit
-    coefficients differ; training tells them apart. The chunks are those of quantum parameter
-    adaptation (Liu et al., 2025).
+    The numbers of one chunk start close to each other, since only their bit coefficients differ.
+    Chunks are those of quantum parameter adaptation (Liu et al., 2025).
 
     Attributes:
         bit_coefficients: Shape (n_qubits, n_outputs), drawn from N(0, 0.1**2 / n_qubits).
@@ -87,11 +82,11 @@ class AffineChunkMapping(nn.Module):
     """
 
     def __init__(
-        self, n_qubits: int, n_outputs: int, generator: torch.Generator | None = None
+        self, n_qubits: int, n_outputs: int, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        shape = _checked(n_qubits=n_qubits), _checked(n_outputs=n_outputs)
-        draw = torch.randn(shape, generator=generator)
+        check_whole(TargetError, 1, n_qubits=n_qubits, n_outputs=n_outputs)
+        draw = torch.randn(n_qubits, n_outputs, generator=generator)
         self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
         self.feature_coefficients = nn.Parameter(torch.ones(n_outputs))
         self.bias = nn.Parameter(torch.zeros(n_outputs))
@@ -103,27 +98,26 @@ class AffineChunkMapping(nn.Module):
 
 
 class MLPMapping(nn.Module):
-    """A small network with one hidden tanh layer, from bits and feature to one or more numbers.
+    """A network with one hidden tanh layer, from bits and feature to one or more numbers.
 
-    It has (n_qubits + 2 + n_outputs) * hidden + n_outputs trained numbers. Unlike a stack of linear
-    layers without activations, it is more than an affine map. Each hidden unit is centred over the
-    basis states: its mean would move all weights of the target at once, until every ReLU there is
-    dead.
+    It has (n_qubits + 2 + n_outputs) * hidden + n_outputs trained numbers. Each hidden unit is
+    centred over the basis states: its mean would move all weights of the target at once, until
+    every ReLU there is dead.
     """
 
     def __init__(
         self,
         n_qubits: int,
         hidden: int = 8,
-        generator: torch.Generator | None = None,
+        *,
         n_outputs: int = 1,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        hidden = _checked(hidden=hidden)
-        # skip_init: the layers' own initialisers would draw from the global generator.
-        n_inputs = _checked(n_qubits=n_qubits) + 1
-        self.hidden_layer = nn.utils.skip_init(nn.Linear, n_inputs, hidden)  # type: ignore[no-untyped-call]
-        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, _checked(n_outputs=n_outputs))  # type: ignore[no-untyped-call]
+        check_whole(TargetError, 1, n_qubits=n_qubits, hidden=hidden, n_outputs=n_outputs)
+        # The layers' own initialisers would draw from the global generator.
+        self.hidden_layer = nn.utils.skip_init(nn.Linear, n_qubits + 1, hidden)  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, n_outputs)  # type: ignore[no-untyped-call]
         nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
         nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
         nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
@@ -135,22 +129,21 @@ class MLPMapping(nn.Module):
         Returns:
             Shape (rows,) with one output, (rows, n_outputs) with more.
         """
-        features = torch.cat([bits, feature[:, None]], dim=1)
-        units = torch.tanh(self.hidden_layer(features))
+        units = torch.tanh(self.hidden_layer(torch.cat([bits, feature[:, None]], 1)))
         numbers: Tensor = self.output_layer(units - units.mean(0))
         return numbers[:, 0] if numbers.shape[1] == 1 else numbers
 
 
 def make_mapping(
-    mapping: str | nn.Module, n_qubits: int, n_outputs: int, generator: torch.Generator | None
+    mapping: str | nn.Module, n_qubits: int, n_outputs: int, *, generator: torch.Generator | None
 ) -> nn.Module:
     """Return the mapping of a name, newly drawn, or the module itself."""
     if isinstance(mapping, nn.Module):
         return mapping
     if mapping == "mlp":
-        return MLPMapping(n_qubits, generator=generator, n_outputs=n_outputs)
+        return MLPMapping(n_qubits, n_outputs=n_outputs, generator=generator)
     if mapping != "affine":
         raise TargetError(f"mapping must be 'affine', 'mlp' or a module, got {mapping!r}")
     if n_outputs == 1:
-        return AffineMapping(n_qubits, generator)
-    return AffineChunkMapping(n_qubits, n_outputs, generator)
+        return AffineMapping(n_qubits, generator=generator)
+    return AffineChunkMapping(n_qubits, n_outputs, generator=generator)

@@ -26,7 +26,8 @@ from .circuits import Candidate, FixedCircuit
 from .errors import CircuitError, check_whole
 from .growing_circuit import GrowingCircuit
 from .relaxed_circuit import RelaxedCircuit
-from .simulator import CNOT, entangler_gates, rotation_gates
+from .simulator import CNOT, entangler_gates
+from .simulator.gates import quaternion_gates
 
 _INK = dict.fromkeys(("lines.color", "patch.edgecolor", "text.color"), "#202020")
 _THIN = dict.fromkeys(("lines.linewidth", "patch.linewidth"), 1.0)
@@ -87,14 +88,16 @@ def to_qnode(
 def _plan(circuit: Any) -> tuple[Callable[[Tensor], None], int, tuple[int, ...]]:
     """Give what queues the circuit's gates at given angles, n, and the shape of the angles."""
     if isinstance(circuit, GrowingCircuit):
-        gates, grown = circuit.architecture(), circuit
-        shape = tuple(grown.theta.shape)
-        return lambda theta: _apply(gates, grown.angles(theta)), gates.n_qubits, shape
-    if isinstance(circuit, FixedCircuit):
-        circuit = circuit.architecture()
-    if isinstance(circuit, Candidate):
-        shape = circuit.n_layers, circuit.n_qubits
-        return lambda theta: _apply(circuit, theta), circuit.n_qubits, shape
+        plain, shape = circuit.discretize(), tuple(circuit.theta.shape)
+        return lambda theta: _apply(plain, circuit.angles(theta)), plain.n_qubits, shape
+    if isinstance(circuit, Candidate | FixedCircuit):
+        fixed = (
+            circuit
+            if isinstance(circuit, FixedCircuit)
+            else circuit.circuit(generator=torch.Generator())
+        )
+        shape = fixed.n_layers, fixed.n_qubits
+        return lambda theta: _apply(fixed, theta), fixed.n_qubits, shape
     if not isinstance(circuit, RelaxedCircuit):
         raise CircuitError(
             f"{type(circuit).__name__} is not a single circuit of the package; an ensemble adds "
@@ -120,23 +123,23 @@ def _plan(circuit: Any) -> tuple[Callable[[Tensor], None], int, tuple[int, ...]]
         _start(start, n)
         for layer, weights in zip(gates, powers, strict=True):
             for entangler, power in zip(space.entanglers, weights, strict=True):
-                _entangle(entangler, n, power)
+                _entangle(entangler_gates(entangler, n), power)
             for wire, gate in enumerate(layer):
                 qml.QubitUnitary(gate, wires=wire)
 
     return apply, n, tuple(circuit.theta.shape)
 
 
-def _apply(candidate: Candidate, theta: Tensor, drawn: int | None = None) -> None:
-    """Queue a candidate's gates; to draw, only those of the first layers, with barriers."""
-    n = candidate.n_qubits
-    rotate = {name: _rotation(name) for name in set().union(*candidate.rotations)}
+def _apply(circuit: FixedCircuit, theta: Tensor, drawn: int | None = None) -> None:
+    """Queue a circuit's gates; to draw, only those of the first layers, with barriers."""
+    n, candidate = circuit.n_qubits, circuit.architecture()
+    rotate = {name: _rotation(name, rotation) for name, rotation in circuit.rotations.items()}
     _start(candidate.hadamard, n)
     layers = zip(theta, candidate.entanglers, candidate.rotations, strict=True)
     for i, (angles, entangler, rotations) in enumerate(itertools.islice(layers, drawn)):
         if drawn and (i or candidate.hadamard):
             qml.Barrier(wires=range(n))
-        _entangle(entangler, n)
+        _entangle(circuit.entanglers[entangler])
         for wire, name in enumerate(rotations):
             rotate[name](angles[wire], wire)
     if drawn and drawn < candidate.n_layers:
@@ -151,8 +154,8 @@ def _start(hadamard: float, n_qubits: int) -> None:
             qml.RY(hadamard * math.pi / 2, wires=wire)
 
 
-def _entangle(entangler: str, n_qubits: int, power: float = 1.0) -> None:
-    for kind, *wires in entangler_gates(entangler, n_qubits) if power else ():
+def _entangle(gates: list[tuple[str, int, int]], power: float = 1.0) -> None:
+    for kind, *wires in gates if power else ():
         gate = qml.CNOT if kind == CNOT else qml.CZ
         if power == 1:
             gate(wires=wires)
@@ -162,17 +165,17 @@ def _entangle(entangler: str, n_qubits: int, power: float = 1.0) -> None:
             _unitary(f"{gate.__name__}^{power:.2f}")(matrix, wires=wires)
 
 
-def _rotation(name: str) -> Callable[[Any, int], Any]:
+def _rotation(name: str, rotation: Callable[[Tensor], Tensor]) -> Callable[[Any, int], Any]:
     """Find PennyLane's gate for a rotation, by what it does: a reader may redefine a name."""
     probe = torch.linspace(-3.0, 3.0, 7, dtype=torch.float64)
-    matrices = rotation_gates(name, probe)
+    matrices = quaternion_gates(rotation(probe))
     for gate in (qml.RX, qml.RY, qml.RZ):
         if qml.math.allclose(gate.compute_matrix(probe), matrices):
             return lambda angle, wire: gate(angle, wires=wire)
     if qml.math.allclose(np.eye(2), matrices):
         return lambda angle, wire: None
     own = _unitary(name)
-    return lambda angle, wire: own(rotation_gates(name, torch.as_tensor(angle)), wires=wire)
+    return lambda angle, wire: own(quaternion_gates(rotation(torch.as_tensor(angle))), wires=wire)
 
 
 @lru_cache(maxsize=64)
@@ -201,11 +204,10 @@ def draw_architecture(circuit: Any, *, max_layers: int = 2) -> tuple[Figure, Axe
     candidate = circuit.architecture() if hasattr(circuit, "architecture") else circuit
     if not isinstance(candidate, Candidate):
         raise CircuitError(f"{type(circuit).__name__} has no architecture to draw")
-    n, drawn = (
-        candidate.n_qubits,
-        min(check_whole(CircuitError, 1, max_layers=max_layers), candidate.n_layers),
-    )
-    tape = qml.tape.make_qscript(_apply)(candidate, torch.ones(candidate.n_layers, n), drawn)
+    n, layers = candidate.n_qubits, candidate.n_layers
+    drawn = min(check_whole(CircuitError, 1, max_layers=max_layers), layers)
+    fixed = circuit if isinstance(circuit, FixedCircuit) else candidate.circuit()
+    tape = qml.tape.make_qscript(_apply)(fixed, torch.ones(layers, n), drawn)
     options = {"wire_order": range(n), "show_all_wires": True, "fontsize": 30, "style": "rcParams"}
     # This loads pyplot's backend, without which notebooks do not know how to show figures.
     pyplot.draw_if_interactive()  # type: ignore[no-untyped-call]

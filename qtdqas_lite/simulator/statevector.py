@@ -9,7 +9,6 @@ Everything here is plain tensor operations, for every device and every derivativ
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CircuitError
+from ..errors import CircuitError, check_fits
 from .gates import quaternion_gates
 
 #: Which entangler acts in each layer: None if there is only one, a number for each layer, or a
@@ -165,14 +164,7 @@ def check_memory(n_qubits: int, n_states: int, *, real: bool) -> None:
     Raises:
         CircuitError: if they do not fit.
     """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told by every operating system
-        return
     # A handful of states to work with, the probabilities and their gradient, and indices.
-    needed = 2 ** min(n_qubits, 200) * ((n_states + 4) * (4 if real else 8) + 12)
-    if needed > memory:
-        raise CircuitError(
-            f"{n_qubits} qubits need about {needed / 1e9:,.0f} GB here, and this machine has "
-            f"{memory / 1e9:,.0f} GB; use fewer qubits, or fewer layers of a relaxed circuit"
-        )
+    needed = 2 ** min(n_qubits, 60) * ((n_states + 4) * (4 if real else 8) + 12)
+    advice = "use fewer qubits, or fewer layers of a relaxed circuit"
+    check_fits(CircuitError, f"{n_qubits} qubits", needed, advice)

@@ -93,7 +93,7 @@ def build(
     else:
         made = FixedCircuit(n, n_layers, **options).requires_grad_(kind == "fixed")
     hidden = check_whole(TargetError, 0, 10**6, hidden=hidden)
-    mapping: Any = MLPMapping(n, hidden, draw) if hidden else "affine"
+    mapping: Any = MLPMapping(n, hidden, generator=draw) if hidden else "affine"
     return GeneratedNetwork(target, made, mapping, generator=draw, **(network or {}))
 
 

@@ -1,9 +1,9 @@
 """The rules that every chapter keeps, checked without running it (nbval runs it)."""
 
 import ast
-import importlib
-import pkgutil
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import nbformat
@@ -11,9 +11,8 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import qtdqas_lite
-
 ROOT = Path(__file__).resolve().parents[2]
+CORE_FOLDER = ROOT / "qtdqas_lite"
 CHAPTERS = sorted(ROOT.glob("chapters/*.ipynb"))
 URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
 INSTALL = f"""import sys
@@ -141,34 +140,107 @@ def bare(node):
     return ast.dump(node)
 
 
-def definitions(source):
-    nodes = ast.parse(source).body
-    return {node.name: bare(node) for node in nodes if isinstance(node, DEFINITION)}
+def shown_as(node):
+    """The name and the syntax tree of a statement that a from-core cell may hold, or None."""
+    if isinstance(node, DEFINITION):
+        return node.name, bare(node)
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        [target] = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return ast.dump(target), ast.dump(node)
+    return None
 
 
-def core_definitions():
-    names = [info.name for info in pkgutil.walk_packages(qtdqas_lite.__path__, "qtdqas_lite.")]
-    found = {}
-    for name in names:
-        source = Path(importlib.util.find_spec(name).origin).read_text("utf-8")
-        for key, tree in definitions(source).items():
-            found.setdefault(key, set()).add(tree)
-    return found
+def head(node):
+    """A class without its body: it may be shown in part."""
+    return ast.dump(ast.ClassDef(node.name, node.bases, node.keywords, [], node.decorator_list))
 
 
-def from_core_cells_agree(notebook, core=None):
-    core = core_definitions() if core is None else core
+class Module:
+    """What a module of the core defines: name -> tree -> line numbers, methods included."""
+
+    def __init__(self, source):
+        self.code, self.known = code_lines(source), {}
+        for node in ast.parse(source).body:
+            self.add(node)
+            for inner in node.body if isinstance(node, ast.ClassDef) else ():
+                self.add(inner, node.name)
+                if isinstance(inner, DEFINITION) and inner.args.args[:1]:
+                    self.add(inner)  # a method may be shown as a function
+
+    def add(self, node, owner=""):
+        lines = set(range(node.lineno, node.end_lineno + 1)) & self.code
+        lines |= {item.lineno for item in getattr(node, "decorator_list", ())}
+        if isinstance(node, ast.ClassDef):
+            lines = {node.lineno}
+            self.known.setdefault(f"class {node.name}", {})[head(node)] = lines
+        elif pair := shown_as(node):
+            self.known.setdefault(f"{owner}.{pair[0]}".lstrip("."), {})[pair[1]] = lines
+
+    def compare(self, node, owner=""):
+        """Yield the faults of a statement in a cell, and the lines of the module that it shows."""
+        if isinstance(node, ast.ClassDef):
+            name, tree = f"class {node.name}", head(node)
+        elif (pair := shown_as(node)) is None:
+            return
+        else:
+            name, tree = f"{owner}.{pair[0]}".lstrip("."), pair[1]
+        if name not in self.known and not isinstance(node, DEFINITION):
+            return  # an abbreviation, say, of the chapter's own
+        if name not in self.known:
+            yield f"tagged from-core, but its module defines no {name}", set()
+        elif tree not in self.known[name]:
+            yield f"{name} differs from the one in its module", set()
+        else:
+            yield None, self.known[name][tree]
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            yield from self.compare(inner, node.name)
+
+
+def code_lines(source):
+    """The numbers of the lines that are neither empty nor comment nor docstring."""
+    docstrings = set()
+    for node in ast.walk(ast.parse(source)):
+        for inner in node.body if isinstance(getattr(node, "body", None), list) else ():
+            value = getattr(inner, "value", None) if isinstance(inner, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                docstrings |= set(range(inner.lineno, inner.end_lineno + 1))
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    blank += (tokenize.ENDMARKER, tokenize.ENCODING)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    spans = [(t.start[0], t.end[0]) for t in tokens if t.type not in blank]
+    return {line for first, last in spans for line in range(first, last + 1)} - docstrings
+
+
+def read_core(name):
+    path = ROOT / name
+    inside = CORE_FOLDER in path.resolve().parents and path.suffix == ".py"
+    return path.read_text("utf-8") if inside and path.is_file() else None
+
+
+def from_core(notebook, read=read_core):
+    """Yield module, fault and shown lines for each definition of a from-core cell.
+
+    The first line of such a cell says in a comment from which module it comes.
+    """
     for cell in code_cells(notebook):
         if "from-core" not in tags(cell):
             continue
-        here = definitions(cell.source)
-        if not here:
-            yield f"tagged from-core, and defines nothing: {where(cell)}"
-        for name, tree in here.items():
-            if name not in core:
-                yield f"tagged from-core, but qtdqas_lite defines no {name}"
-            elif tree not in core[name]:
-                yield f"{name} differs from the one in qtdqas_lite"
+        name = where(cell).removeprefix("# ")
+        source = read(name)
+        if source is None:
+            yield name, f"the first line has to name a module of the core: {where(cell)}", set()
+            continue
+        module, found = Module(source), []
+        for node in ast.parse(cell.source).body:
+            found += module.compare(node)
+        for fault, lines in found or [(f"tagged from-core, and defines nothing: {name}", set())]:
+            yield name, fault, lines
+
+
+def from_core_cells_agree(notebook, read=read_core):
+    for _, fault, _ in from_core(notebook, read):
+        if fault:
+            yield fault
 
 
 CHECKS = [
@@ -198,6 +270,35 @@ def test_figures_have_one_name():
     assert sorted(names) == sorted(set(names))
 
 
+# The modules of the chapters, and the least part of their code lines that chapters have to show.
+SHOWN = {
+    "01 to 03": (
+        "encoding circuits simulator/[!_]* mapping target generator ledger",
+        0.20,
+    ),
+    "04 to 06": (
+        "search_space diagnosis score relaxation relaxed_circuit ensemble bilevel architect "
+        "selection training",
+        0.02,
+    ),
+}
+
+
+@pytest.mark.parametrize("chapters", SHOWN)
+def test_the_book_shows_its_core(chapters):
+    names, least = SHOWN[chapters]
+    paths = [path for name in names.split() for path in CORE_FOLDER.glob(f"{name}.py")]
+    every = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+    lines = {name: code_lines(source) for name, source in every.items()}
+    shown = {name: set() for name in lines}
+    for path in CHAPTERS:
+        for name, _, found in from_core(nbformat.read(path, as_version=4)):
+            shown.setdefault(name, set()).update(found)
+    share = {name: f"{len(shown[name])} of {len(lines[name])}" for name in lines}
+    total = sum(len(shown[name]) for name in lines) / sum(map(len, lines.values()))
+    assert total >= least, f"{total:.1%} are shown: {share}"
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter(path, check):
@@ -214,7 +315,7 @@ def good_notebook():
     figure = new_code_cell("plt.show()", execution_count=3)
     figure.outputs = [new_output("display_data", {"image/png": ""})]
     figure.metadata["mystnb"] = {"image": {"alt": "A curve."}}
-    code = new_code_cell("def double(x):\n    return 2 * x", execution_count=4)
+    code = new_code_cell(SHOWN_CELL, execution_count=4)
     code.metadata["tags"] = ["from-core"]
     words = "# A title\n\n$p_i = 1$, [a link](x)\n\n```python\nf'{x}`'\n```\n\n$$x \\tag{1}$$"
     notebook = new_notebook(cells=[new_markdown_cell(words), install, number, figure, code])
@@ -222,12 +323,48 @@ def good_notebook():
     return notebook
 
 
-CORE = {"double": {*definitions('def double(x):\n    """Twice x."""\n    return 2 * x').values()}}
+CORE_TEXT = '''
+LIMIT = 3
+
+
+def double(x):
+    """Twice x."""
+    return 2 * x  # why
+
+
+class Pair(list):
+    """Two numbers."""
+
+    def total(self):
+        """Add them up."""
+        return sum(self)
+
+    def least(self):
+        return min(self)
+'''
+SHOWN_CELL = """# core.py
+LIMIT = 3
+
+
+def double(x):
+    return 2 * x
+
+
+def least(self):
+    return min(self)
+
+
+class Pair(list):
+    def total(self):
+        return sum(self)"""
+
+
 INSTALL_CELL, NUMBER, FIGURE, CORE_CELL = 1, 2, 3, 4
 
 
 def run(check, notebook):
-    return list(check(notebook, CORE) if check is from_core_cells_agree else check(notebook))
+    core = {"core.py": CORE_TEXT}.get
+    return list(check(notebook, core) if check is from_core_cells_agree else check(notebook))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -245,6 +382,10 @@ def prose(text):
 
 def source(place, text):
     return lambda notebook: notebook.cells[place].update(source=text)
+
+
+def changed(old, new):
+    return source(CORE_CELL, SHOWN_CELL.replace(old, new))
 
 
 BROKEN = {
@@ -270,9 +411,16 @@ BROKEN = {
     "an editor": (metadata_is_stable, lambda n: n.metadata.update(toc={"base_numbering": 1})),
     "half a run": (metadata_is_stable, lambda n: n.metadata.update(last_run={"seconds": 3})),
     "timestamps": (metadata_is_stable, lambda n: n.cells[NUMBER].metadata.update(execution={})),
-    "drift": (from_core_cells_agree, source(CORE_CELL, "def double(x):\n    return x + x")),
-    "unknown": (from_core_cells_agree, source(CORE_CELL, "def treble(x):\n    return 3 * x")),
-    "nothing": (from_core_cells_agree, source(CORE_CELL, "x = 1")),
+    "drift": (from_core_cells_agree, changed("return 2 * x", "return x + x")),
+    "drift of a number": (from_core_cells_agree, changed("LIMIT = 3", "LIMIT = 4")),
+    "drift of a method": (from_core_cells_agree, changed("return sum(self)", "return len(self)")),
+    "drift of a class": (from_core_cells_agree, changed("(list)", "(tuple)")),
+    "drift of a function from a method": (from_core_cells_agree, changed("min(self)", "max(self)")),
+    "unknown": (from_core_cells_agree, changed("double", "treble")),
+    "unknown method": (from_core_cells_agree, changed("total", "largest")),
+    "another module": (from_core_cells_agree, changed("# core.py", "# other.py")),
+    "no module": (from_core_cells_agree, changed("# core.py\n", "")),
+    "nothing": (from_core_cells_agree, source(CORE_CELL, "# core.py\nprint(1)")),
 }
 
 
@@ -282,3 +430,10 @@ def test_a_broken_notebook_is_caught(name):
     notebook = good_notebook()
     damage(notebook)
     assert run(check, notebook) != []
+
+
+def test_shown_lines_are_counted_once():
+    """The cell shows every line of code; a line of a comment or a docstring is none."""
+    assert len(code_lines(CORE_TEXT)) == 8
+    found = [lines for _, _, lines in from_core(good_notebook(), {"core.py": CORE_TEXT}.get)]
+    assert set().union(*found) == code_lines(CORE_TEXT)

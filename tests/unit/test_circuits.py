@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 
@@ -110,8 +111,11 @@ def test_other_angles_can_be_run(generator):
     for choice in [(False, "ring", "ry"), (False, "ring", "rx")]:
         circuit = build(3, 2, choice, generator)
         for shape in [(1, 3), (3, 2), (3, 3), (6,)]:
-            with pytest.raises(CircuitError, match=r"theta must have shape \(2, 3\), got"):
+            with pytest.raises(CircuitError, match=r"shape \(2, 3\) and be real, got"):
                 circuit.run(torch.zeros(shape).double())
+        for wrong in (None, [[0.0] * 3] * 2, torch.zeros(2, 3, dtype=torch.long)):
+            with pytest.raises(CircuitError, match="and be real, got"):
+                circuit.run(wrong)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +133,16 @@ def test_other_angles_can_be_run(generator):
         ({"entangler": "star"}, CircuitError, r"one of .*'chain', 'ring'"),
         ({"entangler": ["ring"] * 3}, CircuitError, "entangler must be one name, or 2 of them"),
         ({"entangler": {"ring", "none"}}, CircuitError, "entangler must be one name, or 2"),
+        (
+            {"generator": 0},
+            CircuitError,
+            "generator must be of type Generator",
+        ),
+        ({"hadamard": "no"}, CircuitError, "hadamard must be True or False"),
         ({"n_qubits": 50}, CircuitError, r"50 qubits need about .* GB"),
         ({"n_qubits": 5000}, CircuitError, "5000 qubits"),
+        ({"n_qubits": 10**9}, CircuitError, "1000000000 qubits"),
+        ({"n_layers": 10**9}, CircuitError, "2,000,000,000 angles; use fewer layers"),
     ],
 )
 def test_bad_circuits_are_refused(arguments, error, message):
@@ -194,6 +206,43 @@ def test_memory_that_no_one_tells_is_not_counted(monkeypatch):
     FixedCircuit(2, 2)
 
 
+def test_many_layers_are_built_in_one_pass():
+    candidate = FixedCircuit(3, 20_000, rotation=["rx", "ry"] * 10_000).architecture()
+    assert candidate.rotations[-1] == ("ry", "ry", "ry")
+
+
+@pytest.mark.parametrize("angle", [math.nan, math.inf, 3e38, -1e5])
+def test_angles_that_have_lost_their_digits_are_refused(angle):
+    for rotation in ("ry", "rx"):
+        circuit = FixedCircuit(3, 2, rotation=rotation, hadamard=False)
+        circuit.theta.data[1, 2] = angle
+        for call in (circuit, lambda circuit=circuit: circuit.run(circuit.theta)):
+            with pytest.raises(CircuitError, match="finite angles of at most 10,000 radians"):
+                call()
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_reduced_precision_is_simulated_in_single(dtype, generator):
+    circuit = FixedCircuit(6, 20, rotation=["rx", "rz"] * 10, generator=generator).to(dtype)
+    p = circuit()
+    assert p.dtype == torch.float32
+    theta = circuit.theta.detach().double()
+    expected = candidate_probabilities(circuit.architecture(), theta)
+    torch.testing.assert_close(p.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_a_gate_that_is_redefined_changes_no_circuit_that_exists(monkeypatch, generator):
+    circuit = FixedCircuit(3, 2, rotation=["ry", "rx"], generator=generator)
+    expected = circuit()
+    monkeypatch.setitem(ROTATIONS, "ry", ROTATIONS["rz"])
+    monkeypatch.setitem(ENTANGLERS, "ring", ENTANGLERS["none"])
+    for same in (circuit, copy.deepcopy(circuit)):
+        assert torch.equal(same(), expected)
+    other = FixedCircuit(3, 2, rotation=["ry", "rx"])
+    other.load_state_dict(circuit.state_dict())
+    assert not torch.allclose(other(), expected)
+
+
 # --- Architectures as text
 
 GOOD = {"n_qubits": 2, "hadamard": True, "entanglers": ["ring"], "rotations": [["ry", "rx"]]}
@@ -239,6 +288,27 @@ def test_text_that_describes_no_circuit_is_refused(change):
     assert Candidate.from_json(json.dumps(GOOD)).circuit()().shape == (4,)
     with pytest.raises(CircuitError, match="this JSON describes no circuit"):
         Candidate.from_json(json.dumps({**GOOD, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"n_qubits": 3}, CircuitError),
+        ({"n_qubits": 2.0}, EncodingError),
+        ({"n_qubits": 0}, EncodingError),
+        ({"hadamard": 1}, CircuitError),
+        ({"entanglers": ()}, CircuitError),
+        ({"entanglers": "ring"}, CircuitError),
+        ({"entanglers": ("knot",)}, CircuitError),
+        ({"rotations": (("ry", "spin"),)}, CircuitError),
+        ({"rotations": ("ry",)}, CircuitError),
+        ({"rotations": None}, CircuitError),
+    ],
+)
+def test_no_candidate_is_made_that_no_circuit_can_be_built_from(change, error):
+    assert Candidate(**GOOD).circuit()().shape == (4,)
+    with pytest.raises(error):
+        Candidate(**{**GOOD, **change})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "null", "{", "[" * 100_000, "{}", None, b"\xff"])

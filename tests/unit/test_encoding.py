@@ -33,6 +33,25 @@ def test_basis_bits_spell_their_row_number(n):
     assert basis_bits(n).tolist() == expected
 
 
+def test_basis_bits_list_as_many_states_as_are_asked_for():
+    assert torch.equal(basis_bits(6, 11), basis_bits(6)[:11])
+    assert basis_bits(40, 2).tolist() == [[-1.0] * 40, [-1.0] * 39 + [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((40,), "40 qubits need about .* GB"),
+        ((10**9,), "1000000000 qubits need"),
+        ((3, 9), "n_states must be at most 8, got 9"),
+        ((3, 0), "n_states must be at least 1"),
+    ],
+)
+def test_basis_bits_refuses_what_there_is_not_or_does_not_fit(arguments, message):
+    with pytest.raises(EncodingError, match=message):
+        basis_bits(*arguments)
+
+
 @pytest.mark.parametrize("n", [0, -2, 1.5, "3"])
 def test_basis_bits_refuses_a_bad_number_of_qubits(n):
     with pytest.raises(EncodingError, match="n_qubits must be"):
@@ -61,6 +80,7 @@ def test_encoding_keeps_phases_dtypes_and_counts_integers_as_floats():
     assert amplitude_encode(torch.tensor([1, 1, 1])).tolist() == pytest.approx([3**-0.5] * 3 + [0])
     assert amplitude_encode(torch.ones(2, dtype=torch.double)).dtype == torch.double
     assert amplitude_encode(torch.tensor([1, 2])).dtype == torch.float32
+    assert amplitude_encode([3, 4]).tolist() == pytest.approx([0.6, 0.8])
 
 
 def test_encoding_survives_the_ends_of_the_range():
@@ -79,6 +99,9 @@ def test_encoding_survives_the_ends_of_the_range():
         (torch.ones(2, 2), "shape"),
         (torch.ones(0), "at least one entry"),
         (torch.tensor(1.0), "shape"),
+        ("digits", "a vector of numbers, got 'digits'"),
+        (None, "a vector of numbers, got None"),
+        ([[1.0], [1.0, 2.0]], "a vector of numbers"),
     ],
 )
 def test_encoding_refuses_what_no_state_can_hold(vector, message):

@@ -1,16 +1,20 @@
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_targets import TARGETS, mlp, wrap
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qtdqas_lite import (
     AffineMapping,
+    CircuitError,
     EncodingError,
     FixedCircuit,
     GeneratedNetwork,
@@ -242,7 +246,7 @@ def test_the_start_is_what_the_documentation_says():
 
 
 def test_chunks_start_as_the_documentation_says():
-    mapping = AffineChunkMapping(500, 3, torch.Generator().manual_seed(0))
+    mapping = AffineChunkMapping(500, 3, generator=torch.Generator().manual_seed(0))
     draws = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mapping.bit_coefficients.detach(), draws * 0.1 / 500**0.5)
     assert mapping.feature_coefficients.tolist() == [1, 1, 1]
@@ -287,7 +291,7 @@ def test_features_follow_their_formulas():
 
 def test_hidden_units_are_centred_over_the_weights():
     # What moves every hidden unit alike must not move the mean of the numbers.
-    mapping = MLPMapping(5, 7, torch.Generator().manual_seed(0))
+    mapping = MLPMapping(5, 7, generator=torch.Generator().manual_seed(0))
     bits, feature = basis_bits(5), torch.randn(32)
     before = mapping(bits, feature).mean()
     with torch.no_grad():
@@ -355,6 +359,43 @@ class Nested(nn.Module):
         return self.part(bits, feature)
 
 
+class Attributes(nn.Module):
+    """A circuit that keeps what it needs in every way but as a parameter."""
+
+    n_qubits = 6
+
+    def __init__(self):
+        super().__init__()
+        self.inner = FixedCircuit(6, 2, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("phase", torch.zeros(2, 6), persistent=False)
+        self.tensor, self.array = torch.zeros(2, 6), np.zeros((2, 6))
+        self.number, self.pair = np.float32(0), [0.0, 0.0]
+
+    def forward(self):
+        shift = self.phase + self.tensor + torch.tensor(self.array).float()
+        return self.inner.run(self.inner.theta + shift + float(self.number) + self.pair[1])
+
+
+def test_whatever_a_circuit_holds_is_watched():
+    net = GeneratedNetwork(mlp(), Attributes())
+    circuit = net.circuit
+    with torch.no_grad():
+        first = net.weights()["0.weight"]
+        for change in (
+            lambda: circuit.phase.add_(0.1),
+            lambda: circuit.tensor.add_(0.1),
+            lambda: circuit.array.__iadd__(0.1),
+            lambda: setattr(circuit, "number", np.float32(0.1)),
+            lambda: circuit.pair.__setitem__(1, 0.1),
+        ):
+            change()
+            second = net.weights()["0.weight"]
+            assert not torch.equal(first, second)
+            assert torch.equal(second, net.weights()["0.weight"])
+            first = second
+    torch.testing.assert_close(net.weights()["0.weight"], first)
+
+
 def test_modes_attributes_and_feature_are_watched_too():
     class Noisy(AffineMapping):
         def forward(self, bits, feature):
@@ -409,6 +450,85 @@ def test_the_cache_and_the_export_are_the_networks_own():
 def test_networks_can_be_sent_to_other_processes(feature):
     net, x = wrap(mlp(), feature=feature), torch.randn(2, 4)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_threads_share_a_network(gradients):
+    net, x = wrap(mlp()).eval(), torch.randn(8, 4)
+    with torch.set_grad_enabled(gradients):
+        expected = net(x)
+
+    def work(_):
+        with torch.set_grad_enabled(gradients):
+            same = [torch.equal(net(x), expected) for _ in range(20)]
+        return all(same) and torch.equal(net.export()(x), expected)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(work, range(16)))
+    assert not dict(net.target.named_parameters())
+    net.circuit.theta.data += 0.3
+    assert torch.equal(net(x), net.export()(x))
+    assert not torch.equal(net(x), expected)
+
+
+def test_a_call_that_fails_leaves_the_network_as_it_was():
+    net, x = wrap(mlp()), torch.randn(2, 4)
+    expected = net(x)
+    with pytest.raises(RuntimeError):
+        net(torch.randn(2, 3))
+    with pytest.raises(TargetError, match="only the target's skeleton"):
+        net.target(x)
+    assert torch.equal(net(x), expected)
+
+
+def test_averages_follow_a_network_that_was_called():
+    net, x = GeneratedNetwork(mlp(), RelaxedCircuit(6, 2)), torch.randn(2, 4)
+    net(x)
+    mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    mean.update_parameters(net)
+    net.circuit.theta.data += 1
+    mean.update_parameters(net)
+    torch.testing.assert_close(mean.module.circuit.theta, net.circuit.theta - 0.5)
+
+
+def test_training_goes_on_after_inference_mode_and_a_graph_can_be_walked_twice():
+    net, x = wrap(mlp()), torch.randn(2, 4)
+    with torch.inference_mode():
+        net(x)
+    with torch.no_grad():
+        weight = net.weights()["0.weight"]
+    nn.functional.linear(torch.randn(1, 4, requires_grad=True), weight).sum().backward()
+    loss = net(x).square().sum()
+    one, two = (torch.autograd.grad(loss, net.circuit.theta, retain_graph=True) for _ in "12")
+    assert torch.equal(one[0], two[0])
+    assert one[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("mapping", ["affine", "mlp"])
+@pytest.mark.parametrize("rotation", ["ry", ["rz", "rx"] * 10])
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_reduced_precision_reaches_the_weights_but_not_the_circuit(mapping, rotation, dtype):
+    circuit = FixedCircuit(6, 20, rotation=rotation, generator=torch.Generator().manual_seed(0))
+    net = GeneratedNetwork(mlp(), circuit, mapping).to(dtype)
+    exact = copy.deepcopy(net).float()  # from the same rounded angles
+    assert torch.equal(net.circuit(), exact.circuit())
+    net(torch.randn(2, 4, dtype=dtype)).sum().backward()
+    assert net.circuit.theta.grad.dtype == dtype
+    assert net.circuit.theta.grad.abs().sum() > 0
+    for name, weight in net.weights().items():
+        assert weight.dtype == dtype
+        torch.testing.assert_close(weight.float(), exact.weights()[name], rtol=0.1, atol=0.1)
+
+
+def test_numbers_of_numpy_are_numbers():
+    circuit = Says(torch.softmax(torch.arange(64.0), 0), np.ceil(np.log2(44)).astype(int))
+    net = GeneratedNetwork(mlp(), circuit, weights_per_state=np.int64(1), gain=np.float32(2))
+    assert net.bits.shape == (44, 6)
+
+
+def test_a_large_circuit_costs_no_bits_that_are_not_used():
+    net = GeneratedNetwork(nn.Linear(3, 2), FixedCircuit(20, 1))
+    assert net.bits.untyped_storage().nbytes() == 8 * 20 * 4
 
 
 def test_mixed_precision_targets_keep_their_dtypes():
@@ -541,8 +661,7 @@ def test_log_feature_does_not_depend_on_the_number_of_qubits(n):
 
 
 def test_mappings_have_the_parameters_that_they_say():
-    generator = torch.Generator().manual_seed(0)
-    affine, hidden = AffineMapping(9, generator), MLPMapping(9, 5, generator)
+    affine, hidden = AffineMapping(9), MLPMapping(9, 5)
     assert sum(p.numel() for p in affine.parameters()) == 9 + 2
     assert sum(p.numel() for p in hidden.parameters()) == (9 + 3) * 5 + 1
     # Four affine values determine an affine map; a hidden layer bends away from it.
@@ -602,8 +721,11 @@ class Undefined(nn.Module):
     ("make", "message"),
     [
         (lambda: GeneratedNetwork(mlp(), FixedCircuit(5, 1)), "44 weights; use n_qubits=6"),
-        (lambda: GeneratedNetwork(mlp(), Says(torch.ones(1), 0)), "n_qubits of at least 1"),
-        (lambda: GeneratedNetwork(mlp(), Says(torch.ones(64), 6.0)), "n_qubits of at least 1"),
+        (lambda: GeneratedNetwork(mlp(), Says(torch.ones(1), 0)), "n_qubits must be at least 1"),
+        (
+            lambda: GeneratedNetwork(mlp(), Says(torch.ones(64), 6.0)),
+            "n_qubits must be a whole number",
+        ),
         (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=0), "got 0$"),
         (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=-3), "got -3$"),
         (
@@ -617,8 +739,12 @@ class Undefined(nn.Module):
         (lambda: AffineChunkMapping(4, 0), "n_outputs must be at least 1"),
         (lambda: MLPMapping(4, n_outputs=0), "n_outputs must be at least 1"),
         (lambda: AffineChunkMapping(0, 2), "n_qubits must be at least 1"),
-        (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "attribute n_qubits"),
-        (lambda: GeneratedNetwork(mlp(), None), "attribute n_qubits"),
+        (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "n_qubits must be a whole number"),
+        (lambda: GeneratedNetwork(mlp(), None), "circuit must be of type Module"),
+        (
+            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), generator=0),
+            "generator must be of type Generator",
+        ),
         (lambda: wrap(mlp(), mapping="cubic"), "'affine', 'mlp' or a module"),
         (lambda: wrap(mlp(), feature="loud"), "feature must be one of"),
         (lambda: wrap(mlp(), mapping=Constant()), "same number for every weight"),
@@ -656,8 +782,16 @@ def test_bad_targets_mappings_and_circuits_are_refused(make, message):
         make()
 
 
-def test_non_finite_angles_are_reported_not_passed_on():
+@pytest.mark.parametrize("angle", [math.nan, math.inf, -3e38])
+def test_angles_that_no_circuit_can_run_at_are_reported_not_passed_on(angle):
     net = wrap(mlp())
-    net.circuit.theta.data[0, 0] = math.nan
+    net.circuit.theta.data[0, 0] = angle
+    with pytest.raises(CircuitError, match="lower the learning rate"):
+        net(torch.randn(2, 4))
+
+
+def test_a_mapping_that_is_not_finite_is_reported_not_passed_on():
+    net = wrap(mlp())
+    net.mapping.bias.data.fill_(math.nan)
     with pytest.raises(TargetError, match="lower the learning rate"):
         net(torch.randn(2, 4))

@@ -211,6 +211,16 @@ def test_a_gate_is_what_it_does_not_what_it_is_called(build, monkeypatch):
     assert qml.draw(qnode)(circuit.theta).count("RY(") == 2
 
 
+def test_a_circuit_keeps_the_gates_that_it_was_built_with(build, monkeypatch):
+    circuit = build(3, 2, rotation=("ry", "rx"), entangler=("ring", "cz-ring"))
+    expected = circuit().detach()
+    monkeypatch.setitem(package_gates.ROTATIONS, "ry", package_gates.ROTATIONS["rz"])
+    monkeypatch.setitem(package_gates.ENTANGLERS, "ring", package_gates.ENTANGLERS["none"])
+    torch.testing.assert_close(to_qnode(circuit)(circuit.theta).detach(), expected)
+    other = to_qnode(circuit.architecture())(circuit.theta).detach()
+    assert not torch.allclose(other, expected)
+
+
 def test_own_entangler(build, monkeypatch):
     gates = [("cz", 2, 0), ("cnot", 1, 0)]
     monkeypatch.setitem(package_gates.ENTANGLERS, "mine", lambda n: gates)

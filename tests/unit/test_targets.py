@@ -1,13 +1,15 @@
 """Any module can be a target: one suite that each of them has to pass."""
 
 import copy
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from qtdqas_lite import FixedCircuit, GeneratedNetwork, TargetError, n_qubits_for
 
@@ -183,7 +185,8 @@ def test_the_call_is_the_targets_own_with_these_weights(name):
                 net.train(training)
                 plain = copy.deepcopy(target.train(training))
                 if "batch norm" in name or name == "parametrized":  # these move with every call
-                    plain.load_state_dict(dict(net.target.named_buffers()), strict=False)
+                    kept = {k: b for k, b in net.target.named_buffers() if b.numel()}
+                    plain.load_state_dict(kept, strict=False)
                 expected = functional_call(plain, net.weights(), (x,))
                 expected = expected[0] if isinstance(expected, tuple) else expected
                 assert torch.equal(output(net, x), expected)
@@ -389,7 +392,7 @@ def not_finite():
         (lambda: torch.relu, "must be an nn.Module, got builtin"),
         (nn.ReLU, "ReLU has no trainable parameters"),
         (lambda: mlp().requires_grad_(False), "check requires_grad"),
-        (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)), "before wrapping it: 1.weight"),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)), "1.weight has no shape yet"),
         (lambda: nn.Linear(2, 2, dtype=torch.cfloat), "weight is complex"),
         (lambda: nn.Linear(2, 2, device="meta"), "weight is on the meta device"),
         (lambda: nn.Embedding(6, 3, sparse=True), "the target gives sparse gradients"),
@@ -402,13 +405,124 @@ def test_targets_that_cannot_be_written_are_refused(make, message):
         GeneratedNetwork(make(), FixedCircuit(6, 2))
 
 
-def test_targets_that_cannot_be_copied_are_told_what_to_use_instead():
-    target = nn.Linear(3, 2)
-    with pytest.warns(FutureWarning):
-        nn.utils.weight_norm(target)  # the old form holds a tensor that deepcopy refuses
-    target(torch.ones(1, 3))
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.utils.weight_norm(nn.Linear(3, 2)),
+        lambda: nn.utils.spectral_norm(nn.Linear(3, 2)),
+        lambda: prune.l1_unstructured(nn.Linear(3, 2), "weight", 0.5),
+    ],
+)
+def test_targets_that_cannot_be_copied_once_called_are_told_what_to_use_instead(make, called):
+    target = nn.Sequential(make())
+    if called:
+        target.eval()(torch.ones(1, 3))
     with pytest.raises(TargetError, match=r"torch\.nn\.utils\.parametrizations"):
         GeneratedNetwork(target, FixedCircuit(4, 1))
+
+
+class Holder(nn.Module):
+    """A target whose forward calls what it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x)
+
+
+EVERYWHERE = Holder()
+
+
+def with_partial(target):
+    call = partial(target.linear)
+    target.head = lambda x: call(x)
+
+
+def with_wrapped_forward(target):
+    before = target.linear.forward
+    target.linear.forward = lambda x: 2 * before(x)
+
+
+REACHING = {
+    "a closure": lambda target: setattr(target, "head", lambda x: target.linear(x)),
+    "a default": lambda target: setattr(target, "head", lambda x, layer=target.linear: layer(x)),
+    "a partial": with_partial,
+    "a list": lambda target: setattr(target, "heads", {"a": [lambda x: target.linear(x)]}),
+    "a weak reference": lambda target: setattr(target, "parent", weakref.ref(target)),
+    "a hook": lambda target: target.register_forward_hook(lambda *_: target.linear(_[1][0])),
+    "a wrapped forward": with_wrapped_forward,
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_functions_that_would_use_the_original_are_refused(name):
+    target = Holder()
+    REACHING[name](target)
+    with pytest.raises(TargetError, match="still refers to the module that was copied"):
+        GeneratedNetwork(target, FixedCircuit(4, 2))
+
+
+def test_a_function_that_finds_the_original_by_a_global_name_is_refused():
+    EVERYWHERE.head = lambda x: EVERYWHERE.linear(x)
+    with pytest.raises(TargetError, match="a function in head of the target still refers"):
+        GeneratedNetwork(EVERYWHERE, FixedCircuit(4, 2))
+
+
+class Held(Holder):
+    """Bound methods, lists of modules and hooks are copied with the target, or touch nothing."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.head, self.parts = self.inside, [self.linear]
+        self.linear.register_forward_hook(lambda module, _args, out: seen.append((module, out)))
+
+    def inside(self, x):
+        self.decay = sum(p.square().sum() for p in self.parameters())
+        return self.parts[0](x.to(next(self.parameters()).device)) + self.decay
+
+
+def test_what_a_target_holds_besides_goes_on_working():
+    seen, x = [], numbers(2, 4)
+    net = wrap(Held(seen))
+    torch.testing.assert_close(net(x), net.export()(x))
+    weights = net.weights()
+    decay = sum(weight.square().sum() for weight in weights.values())
+    torch.testing.assert_close(net.target.decay, decay)
+    assert seen[0][0] is net.target.linear  # a hook sees the same module in every call
+    torch.testing.assert_close(net(x), nn.functional.linear(x, *weights.values()) + decay)
+
+
+def overlapping(name):
+    target = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
+    if name == "a transposed view":
+        target[1].weight = nn.Parameter(target[0].weight.data.t())
+    elif name == "a row":
+        target.register_parameter("row", nn.Parameter(target[0].weight.data[1]))
+    elif name == "a frozen view":
+        target[1].weight = nn.Parameter(target[0].weight.data.t(), requires_grad=False)
+    elif name == "a buffer":
+        target.register_buffer("same", target[0].weight.data)
+    return target
+
+
+@pytest.mark.parametrize("name", ["a transposed view", "a row", "a frozen view", "a buffer"])
+def test_tensors_that_share_memory_are_refused(name):
+    wrap(overlapping("none"))
+    with pytest.raises(TargetError, match="share memory, and would be written as two"):
+        wrap(overlapping(name))
+
+
+def test_tensors_side_by_side_in_one_memory_are_written():
+    target, memory = nn.Linear(4, 2), torch.randn(10)
+    target.weight.data, target.bias.data = memory[:8].view(2, 4), memory[8:]
+    assert wrap(target).n_weights == 10
+    target.bias.data = memory[7:9]
+    with pytest.raises(TargetError, match="weight and bias share memory"):
+        wrap(target)
 
 
 @each_target
@@ -418,6 +532,60 @@ def test_the_skeleton_of_the_target_refuses_to_be_called(name):
     for form in (net.target, copy.deepcopy(net).target):
         with pytest.raises(TargetError, match="only the target's skeleton"):
             form(x)
+
+
+class Encoder(nn.Module):
+    """A recurrent layer and a head, and a method that needs the layer alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({"layer": nn.LSTM(1, 3), "head": nn.Linear(3, 1)})
+
+    def encode(self, x):
+        return self.parts["layer"](x)[0]
+
+    def forward(self, x):
+        return self.parts["head"](self.encode(x))
+
+
+def test_every_part_of_the_skeleton_refuses_to_be_called():
+    net, x = wrap(Encoder()), torch.zeros(4, 2, 1)
+    net(x)
+    for part in (lambda: net.target.encode(x), lambda: net.target.parts["head"](torch.ones(3))):
+        with pytest.raises(TargetError, match="only the target's skeleton"):
+            part()
+    plain = net.export()
+    assert torch.equal(plain.parts["head"](plain.encode(x)), net(x))
+
+
+@each_target
+def test_only_what_is_trained_or_kept_is_a_parameter(name):
+    make, x = TARGETS[name]
+    target = make()
+    net = wrap(target)
+    kept = {k for k, p in target.named_parameters() if not (p.requires_grad and p.numel())}
+    assert {k for k, _ in net.target.named_parameters()} == kept
+    trained = [k for k, p in net.named_parameters() if p.requires_grad and p.numel()]
+    assert not any(k.startswith("target") for k in trained)
+    net.requires_grad_(False).requires_grad_(True)
+    output(net, x).square().sum().backward()
+    own = [*net.circuit.parameters(), *net.mapping.parameters()]
+    assert all(p.grad is not None for p in own)
+
+
+def test_gradients_of_single_examples_by_the_usual_way():
+    net, x = wrap(mlp()), TARGETS["mlp"][1]
+    parameters = {name: value.detach() for name, value in net.named_parameters()}
+
+    def loss(parameters, example):
+        return functional_call(net, parameters, (example[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    for number, example in enumerate(x):
+        net.zero_grad()
+        net(example[None]).square().sum().backward()
+        for name, value in net.named_parameters():
+            torch.testing.assert_close(found[name][number], value.grad, rtol=1e-3, atol=1e-4)
 
 
 class Forecaster(nn.Module):
