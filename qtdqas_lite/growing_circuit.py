@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, saved_by_name
+from .circuits import MAX_ANGLES, Candidate, FixedCircuit, check_angles, saved_by_name
 from .errors import CircuitError, EncodingError, check_whole
-from .simulator import Layers, probabilities, rotation_quaternions
-from .simulator.gates import compose, entangler_pool, is_real
+from .simulator import Layers, probabilities
+from .simulator.gates import Rotation, compose, entangler_pool
 from .simulator.statevector import check_memory, product_state, transforms_active
 
 #: How many layers of the scaffold a random start fills with frozen gates.
@@ -88,6 +88,8 @@ class GrowingCircuit(nn.Module):
         self.n_layers = check_whole(CircuitError, 1, n_layers=n_layers)
         check_memory(self.n_qubits, 2, real=False)
         self.axes = _checked_axes(axes)
+        check_whole(CircuitError, 0, MAX_ANGLES, n_slots=len(self.axes) * n_layers * n_qubits)
+        self._rotations = [Rotation(name) for name in self.axes]  # as they are now
         self.entangler = entangler
         permutations, signs = entangler_pool([entangler], self.n_qubits)
         self.register_buffer("permutations", permutations, persistent=False)
@@ -113,12 +115,13 @@ class GrowingCircuit(nn.Module):
 
     def layers(self, theta: Tensor) -> Layers:
         """Turn angles, of the shape of ``theta``, into what the simulator takes."""
-        angles = self.frozen + torch.where(self.is_open, theta, 0.0)
+        theta = check_angles(theta, self.theta.shape)
+        angles = self.frozen.to(theta) + torch.where(self.is_open, theta, 0.0)
         if self._probe is not None:
             angles = angles + self._probe
-        quaternions = rotation_quaternions(self.axes[0], angles[:, 0])
-        for axis, name in enumerate(self.axes[1:], 1):
-            quaternions = compose(rotation_quaternions(name, angles[:, axis]), quaternions)
+        quaternions, *later = (turn(angles[:, i]) for i, turn in enumerate(self._rotations))
+        for one in later:
+            quaternions = compose(one, quaternions)
         turning = None
         if not transforms_active():
             used = (self.is_open | (self.frozen != 0)).any(1).tolist()
@@ -265,10 +268,8 @@ class GrowingCircuit(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the size when the circuit is printed."""
-        return (
-            f"{self.n_qubits} qubits, {self.n_layers} layers, "
-            f"{self.n_open} of {self.is_open.numel()} slots open"
-        )
+        size = f"{self.n_qubits} qubits, {self.n_layers} layers"
+        return f"{size}, {self.n_open} of {self.is_open.numel()} slots open"
 
 
 def _checked_axes(axes: Sequence[str]) -> tuple[str, ...]:
@@ -276,8 +277,7 @@ def _checked_axes(axes: Sequence[str]) -> tuple[str, ...]:
     if not listed or len({*listed}) != len(listed):
         raise CircuitError(f"axes must be different names of rotations, got {axes!r}")
     for axis in listed:
-        is_real(axis)  # refuses what it does not know
-        identity = rotation_quaternions(axis, torch.zeros(()))
+        identity = Rotation(axis)(torch.zeros(()))
         if abs(identity[0]) < 1 - 1e-6:
             raise CircuitError(f"a closed slot is the identity, and {axis!r} at angle 0 is not")
     return listed

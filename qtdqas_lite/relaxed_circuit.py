@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .circuits import Candidate, FixedCircuit, saved_by_name
+from .circuits import Candidate, FixedCircuit, check_angles, saved_by_name
 from .errors import CircuitError
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
@@ -134,6 +134,7 @@ class RelaxedCircuit(Relaxation):
             n_entanglers). The simulator takes these for those of a ``"renormalised"`` mixture.
         """
         mixture = self._given(mixture)
+        theta = check_angles(theta, self.theta.shape)
         angles = theta if self.separate_angles else [theta] * len(self._rotations)
         pairs = zip(self._rotations, angles, strict=True)
         quaternions = torch.stack([rotation(angle) for rotation, angle in pairs], -2)

@@ -10,13 +10,11 @@ from typing import Any, Literal
 
 import torch
 
-from .circuits import Candidate
+from .circuits import MAX_ANGLES, Candidate
 from .errors import CircuitError, EncodingError, check_whole
 from .simulator.gates import entangler_gates, is_real
 
 Sharing = Literal["global", "layer", "qubit"]
-#: The size from which on even a list of a circuit's gates would take minutes to write.
-MOST_ROTATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ class SearchSpace:
         """
         object.__setattr__(self, "n_qubits", check_whole(EncodingError, 1, n_qubits=self.n_qubits))
         object.__setattr__(self, "n_layers", check_whole(CircuitError, 1, n_layers=self.n_layers))
-        if self.n_qubits * self.n_layers > MOST_ROTATIONS:
+        if self.n_qubits * self.n_layers > MAX_ANGLES:
             raise CircuitError(
                 f"{self.n_layers:,} layers on {self.n_qubits:,} qubits have more than "
-                f"{MOST_ROTATIONS:,} rotations; use fewer of either"
+                f"{MAX_ANGLES:,} rotations; use fewer of either"
             )
         for field in ("hadamards", "entanglers", "rotations"):
             pool = getattr(self, field)

@@ -15,7 +15,7 @@ from qtdqas_lite import (
     FixedCircuit,
     RelaxedCircuit,
 )
-from qtdqas_lite.simulator import loops
+from qtdqas_lite.simulator import passes
 from qtdqas_lite.simulator.gates import ENTANGLERS, ROTATIONS
 
 
@@ -176,13 +176,13 @@ def test_memory_is_counted(megabytes, build, fits, monkeypatch):
 @pytest.fixture
 def kept(monkeypatch):
     """The shape of what each forward pass keeps: states, planes, amplitudes."""
-    shapes, forward = [], loops.forward
+    shapes, forward = [], passes.forward
 
     def spy(arrays, kept, norms):
         shapes.append(kept.shape)
         return forward(arrays, kept, norms)
 
-    monkeypatch.setattr(loops, "forward", spy)
+    monkeypatch.setattr(passes, "forward", spy)
     return shapes
 
 

@@ -580,7 +580,7 @@ def test_a_saved_policy_acts_as_before(tmp_path):
         (TargetError, "hidden must be of type list or tuple, got str", {"hidden": "32"}),
         (TargetError, "hidden must be of type list or tuple, got int", {"hidden": 32}),
         (CircuitError, "n_layers must be at least 1", {"n_layers": 0}),
-        (TargetError, "the generated weights are not finite", {"learning_rate": 1e30}),
+        (CircuitError, "theta must hold finite angles", {"learning_rate": 1e30}),
         (TargetError, "3 qubits have 8 basis states", {"kind": paper_space(3, 1).sample(1)[0]}),
         (
             SearchError,

@@ -136,7 +136,7 @@ def test_a_sample_of_that_size_is_refused(count):
         ({"rotations": ("u3",)}, CircuitError, "rotation must be one of"),
         ({"rotations": (["rx"], 1)}, CircuitError, "rotations must hold names"),
         ({"n_qubits": 10**9}, CircuitError, r"2 layers on 1,000,000,000 qubits have more than"),
-        ({"n_layers": 10**9}, CircuitError, r"more than 1,000,000 rotations; use fewer of either"),
+        ({"n_layers": 10**9}, CircuitError, r"more than 10,000,000 rotations; use fewer of either"),
         ({"sharing": "wire"}, CircuitError, "'global', 'layer' or 'qubit', got 'wire'"),
     ],
 )
