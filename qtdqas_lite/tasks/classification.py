@@ -1,4 +1,4 @@
-"""Classifying images with weights that a circuit writes (chapter 07)."""
+"""Classifying images with weights that a circuit writes (chapter 08)."""
 
 from __future__ import annotations
 

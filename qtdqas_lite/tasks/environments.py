@@ -1,4 +1,4 @@
-"""Environments as the book's agents see them, and acting in them (chapter 09)."""
+"""Environments as the book's agents see them, and acting in them (chapter 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts of a series by networks that a circuit writes (chapter 08)."""
+"""Forecasts of a series by networks that a circuit writes (chapter 09)."""
 
 from __future__ import annotations
 

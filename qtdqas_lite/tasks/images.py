@@ -1,4 +1,4 @@
-"""Images to classify, in three parts: scikit-learn's digits, and the MNIST family (chapter 07)."""
+"""Images to classify, in three parts: scikit-learn's digits, and the MNIST family (chapter 08)."""
 
 from __future__ import annotations
 

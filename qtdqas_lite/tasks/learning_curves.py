@@ -1,4 +1,4 @@
-"""Learning curves of several seeds, summarised (chapter 09)."""
+"""Learning curves of several seeds, summarised (chapter 10)."""
 
 from __future__ import annotations
 

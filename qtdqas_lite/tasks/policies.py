@@ -1,4 +1,4 @@
-"""Generated networks in the form that stable-baselines3 trains (chapter 09)."""
+"""Generated networks in the form that stable-baselines3 trains (chapter 10)."""
 
 from __future__ import annotations
 

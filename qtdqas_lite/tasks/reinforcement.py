@@ -1,4 +1,4 @@
-"""Agents whose policy and value a circuit writes, trained by stable-baselines3 (chapter 09)."""
+"""Agents whose policy and value a circuit writes, trained by stable-baselines3 (chapter 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a series to examples, and from forecasts to figures of merit (chapter 08)."""
+"""From a series to examples, and from forecasts to figures of merit (chapter 09)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The episode player: films of an agent side by side, on one slider (chapter 09)."""
+"""The episode player: films of an agent side by side, on one slider (chapter 10)."""
 
 from __future__ import annotations
 
