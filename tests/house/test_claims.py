@@ -139,6 +139,31 @@ def test_a_few_searches_cannot_be_told_from_a_lot(dead, searches, said):
     assert claims.against_lot(dead, searches)[1] == said
 
 
+def test_growth_is_ahead_where_accuracy_is_higher_or_an_error_lower():
+    rows = [
+        {
+            "phase": "test",
+            "task": task,
+            "metric": metric,
+            "method": method,
+            "seed": seed,
+            "test": test,
+        }
+        for task, metric, values in (
+            ("digits", "accuracy", {"growth": (0.8, 0.9), "circuit 5": (0.5, 0.6)}),
+            ("series", "log10 mse", {"growth": (-4.0, -5.0), "random slots": (-3.0, -4.0)}),
+        )
+        for method, tests in values.items()
+        for seed, test in enumerate(tests, 1)
+    ]
+    tuning = {**rows[0], "phase": "tune", "test": math.nan}
+    digits, series = claims.growth_section(pandas.DataFrame([*rows, tuning])).splitlines()[2:]
+    ahead = "30.0 [30.0, 30.0]"
+    assert digits == f"| digits | points | 2 | not run | {ahead} | not run | not run |"
+    ahead = "1.00 [1.00, 1.00]"
+    assert series == f"| series | -log10 MSE | 2 | {ahead} | not run | not run | not run |"
+
+
 def test_designs_are_counted_by_task():
     twelve = [candidate.to_json() for candidate in paper_space(4, 2)]
     assert [claims.number(text) for text in twelve] == list(range(1, 13))
