@@ -16,7 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import growth_room
 import torch
+from growth_room import ROOM
 from pandas import DataFrame
 from pauli_words import PauliWords, WordGrowth
 from sklearn.datasets import make_friedman1
@@ -233,6 +235,16 @@ def mixture(trial: Trial, choose: bool = False) -> Outcome:
     return Outcome(trial.fit(trial.network(found)), 3 * trial.steps, bits)
 
 
+def as_large(trial: Trial) -> Outcome:
+    """Grow as many angles as a mixture has numbers in its circuit, with as many gradients."""
+    circuit = RelaxedCircuit(trial.problem.n_qubits, layers_for(trial), sharing="qubit")
+    n_angles = sum(p.numel() for p in circuit.parameters())
+    last = trial.problem.final_steps
+    each = (2 * trial.steps - last) // n_angles
+    problem = replace(trial.problem, steps_each=each, final_steps=2 * trial.steps - each * n_angles)
+    return grown(replace(trial, problem=problem, n_angles=n_angles))
+
+
 def selected(trial: Trial, strategy: Any, times: int = 4) -> Outcome:
     """Take the best of several architectures on validation data, at ``times`` the gradients."""
     space = SearchSpace(trial.problem.n_qubits, layers_for(trial), sharing="qubit")
@@ -349,6 +361,7 @@ METHODS: dict[str, Callable[[Trial], Outcome]] = {
     "circuit 5": partial(by_hand, number=5),
     "circuit 10": partial(by_hand, number=10),
     "mixture": mixture,
+    "growth, as large as the mixture": as_large,
     "mixture's choice": partial(mixture, choose=True),
     "random search": partial(selected, strategy="random"),
     "successive halving": partial(selected, strategy="successive-halving"),
@@ -375,7 +388,8 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
     if tuned["learning_rate"].nunique() != len(RATES):
         raise DataError(f"{method} on {task} has to be tuned first")
     means = tuned.groupby("learning_rate")["validation"].mean()
-    return float(means.idxmax() if set(tuned["metric"]) == {"accuracy"} else means.idxmin())
+    lower = set(tuned["metric"]) == {"log10 mse"}
+    return float(means.idxmin() if lower else means.idxmax())
 
 
 def angles(net: GeneratedNetwork) -> int:
@@ -399,19 +413,17 @@ def growth(
 ) -> Row:
     """Run one method; the test part is not looked at while its settings are tuned."""
     torch.set_num_threads(1)
-    problem = PROBLEMS[task]
     rate = chosen_rate(task, method) if learning_rate is None else learning_rate
+    first = {"phase": phase, "task": task, "method": method, "learning_rate": rate, "seed": seed}
+    if task == ROOM:
+        return first | agent(method, seed, rate, n_layers, tested=phase != "tune")
+    problem = PROBLEMS[task]
     k = problem.n_angles if n_angles is None else n_angles
     trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed))
     run, gradients, bits, start = METHODS[method](trial)
     net: Any = run.net
     count, turning = net.count(), angles(net)
-    return {
-        "phase": phase,
-        "task": task,
-        "method": method,
-        "learning_rate": rate,
-        "seed": seed,
+    return first | {
         "n_angles": turning,
         "n_layers": getattr(net.circuit, "n_layers", 0),
         "start": start,
@@ -423,6 +435,26 @@ def growth(
         "validation": problem.measure(net, trial.parts[1]),
         "test": None if phase == "tune" else problem.measure(net, trial.parts[2]),
         "ended": run.ended,
+    }
+
+
+def agent(method: str, seed: int, rate: float, depth: int, tested: bool, **options: Any) -> Row:
+    """Train an agent; measuring for validation and for the test begin with different seeds."""
+    nets, gradients, bits = growth_room.train(method, seed, rate, depth, **options)
+    counts = [net.count() for net in nets]
+    policy: Any = nets[0]
+    return {
+        "n_angles": sum(count.angles for count in counts),
+        "n_layers": policy.circuit.n_layers,
+        "start": "random" if method in growth_room.RULES else "uniform angles",
+        "trainables": sum(count.total for count in counts),
+        "weights": sum(count.target for count in counts),
+        "choice_bits": bits,
+        "gradients": gradients,
+        "metric": "return",
+        "validation": growth_room.sampled_return(policy, 1000 * seed + 500),
+        "test": growth_room.sampled_return(policy, 1000 * seed + 700) if tested else None,
+        "ended": "finished",
     }
 
 
@@ -447,7 +479,8 @@ FIRST = ("growth", "random slots", "circuit 5", "circuit 10")
 FROM_HT = ("growth from ht", "random slots from ht")
 CLASSICAL = ("dictionary", "sparse weights", "random subspace")
 ANEW = ("anew from near zero", "anew from anywhere")
-SEARCHES = ("random search", "successive halving", "mixture", "mixture's choice")
+MIXTURES = ("mixture", "growth, as large as the mixture", "mixture's choice")
+SEARCHES = ("random search", "successive halving")
 WORDS = ("words", "random words")
 
 
@@ -468,11 +501,13 @@ def growth_plan() -> list[Row]:
     plan += [one for task in digits_ for one in compared(task, *FROM_HT, *CLASSICAL, *ANEW)]
     plan += [one for task in others for one in compared(task, *FIRST)]
     plan += [one for task in digits_ for one in compared(task, *WORDS)]
+    plan += [one for task in digits_ for one in compared(task, *MIXTURES)]
     plan += curves()
     plan += [one for task in digits_ for one in compared(task, *SEARCHES)]
     for task in others:
-        plan += compared(task, *FROM_HT, *CLASSICAL, *ANEW, *SEARCHES)
-    return plan + compared("1 against 5", *FIRST, seeds=SEEDS[:3], tuning=TUNING_SEEDS[:1])
+        plan += compared(task, *FROM_HT, *CLASSICAL, *ANEW, *MIXTURES, *SEARCHES)
+    plan += compared("1 against 5", *FIRST, seeds=SEEDS[:3], tuning=TUNING_SEEDS[:1])
+    return plan + compared(ROOM, *FIRST, seeds=SEEDS[:5], tuning=TUNING_SEEDS[:1])
 
 
 def summary(rows: DataFrame, reference: str = "growth") -> DataFrame:
