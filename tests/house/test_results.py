@@ -59,6 +59,14 @@ def test_the_tables_hold_what_is_asked_for(name):
     assert set(table["ended"]) == {"finished"}
 
 
+def test_what_was_tested_has_the_rate_that_the_stored_tuning_chooses():
+    table = read_table(ROOT / "qtdqas_lite" / "results" / "growth.csv")
+    for _, row in table[table["phase"] == "test"].iterrows():
+        chosen = growth_study.chosen_rate(row["task"], row["method"], table)
+        assert row["learning_rate"] == chosen, f"{row['method']} on {row['task']}"
+    assert table.loc[table["phase"] == "tune", "test"].isna().all()
+
+
 def test_the_numbers_of_the_papers_circuits():
     twelve = [results.circuit_options(number) for number in range(1, 13)]
     # arXiv 2505.09653: 1 to 6 begin with Hadamards; Ent-Rx, -Ry, -Rz, then Cyc-Rx, -Ry, -Rz.
