@@ -287,7 +287,7 @@ class Directions(GrowingCircuit):
         amounts = torch.where(self.is_open, self.theta, 0.0)
         if self._probe is not None:
             amounts = amounts + self._probe
-        return self.base + self.added(amounts.flatten())  # type: ignore[operator, no-any-return]
+        return self.base + self.added(amounts.flatten())  # type: ignore[operator]
 
 
 class Dictionary(Directions):
@@ -302,7 +302,7 @@ class Dictionary(Directions):
 
     def added(self, amounts: Tensor) -> Tensor:
         """Add up the directions."""
-        return amounts @ self.directions  # type: ignore[operator, no-any-return]
+        return amounts @ self.directions  # type: ignore[operator]
 
 
 class SingleWeights(Directions):

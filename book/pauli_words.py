@@ -53,7 +53,7 @@ def word_slopes(state: Tensor, gradient: Tensor, masks: Tensor) -> Tensor:
     crossed = (gradient * state).conj()[masks[:, None] ^ places] * state
     both = masks[:, None] & places
     ones = sum((both >> bit) & 1 for bit in range(len(state).bit_length() - 1))
-    powers = state.new_tensor([1, 1j, -1, -1j])[ones % 4]  # type: ignore[index]
+    powers = state.new_tensor([1, 1j, -1, -1j])[ones % 4]
     return (powers * walsh_hadamard(crossed)).imag
 
 
