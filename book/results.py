@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from qtdqas_lite.tasks.environments import evaluate
 from qtdqas_lite.tasks.forecasting import train_forecaster
 from qtdqas_lite.tasks.images import Images, digits
 from qtdqas_lite.tasks.reinforcement import train_agent
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from growth_study import growth, growth_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = range(1, 6)
@@ -267,6 +270,7 @@ TASKS = {
     "classification": Task(classification, classification_plan),
     "forecasting": Task(forecasting, forecasting_plan),
     "reinforcement": Task(reinforcement, reinforcement_plan),
+    "growth": Task(growth, growth_plan),
 }
 
 
@@ -278,7 +282,7 @@ def git(*arguments: str) -> str:
 
 def origin() -> Row:
     """Say which code the rows come from: ``+`` behind the commit means that it was changed."""
-    changed = git("status", "--porcelain", "--", "qtdqas_lite/*.py", "book/results.py")
+    changed = git("status", "--porcelain", "--", "qtdqas_lite/*.py", "book/*.py")
     packages = ("qtdqas-lite", "torch", "numpy")
     return {
         "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
@@ -297,8 +301,11 @@ def main() -> int:
         parser.error(f"TASK must be one of {', '.join(TASKS)}, got {', '.join(sorted(unknown))}")
     for name in arguments.tasks or TASKS:
         task, path = TASKS[name], ROOT / "qtdqas_lite" / "results" / f"{name}.csv"
-        rows = sweep(task.run, task.plan(), path, columns=origin(), n_jobs=arguments.jobs)
-        print(f"{path.relative_to(ROOT)}: {len(rows)} rows")
+        found, columns = 0, origin()
+        # What is tuned has to be there before it is tested, whatever other processes are doing.
+        for _, part in groupby(task.plan(), lambda one: one.get("phase")):
+            found += len(sweep(task.run, [*part], path, columns=columns, n_jobs=arguments.jobs))
+        print(f"{path.relative_to(ROOT)}: {found} rows")
     return 0
 
 

@@ -106,7 +106,7 @@ def stored_results(task: str) -> DataFrame:
     """Read the book's own results of a task, as ``make results`` has left them.
 
     Args:
-        task: ``"classification"``, ``"forecasting"`` or ``"reinforcement"``.
+        task: ``"classification"``, ``"forecasting"``, ``"reinforcement"`` or ``"growth"``.
 
     Raises:
         DataError: if there are none of this task.

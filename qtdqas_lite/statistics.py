@@ -74,3 +74,45 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
         share=between / max(between + within, 1e-300),
         interval=(low, high),
     )
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How far two methods are apart that were run with the same seeds.
+
+    Attributes:
+        mean: The mean of the differences, the first less the second.
+        deviation: Their standard deviation.
+        interval: The 95 % interval of the mean, from Student's t distribution.
+    """
+
+    mean: float
+    deviation: float
+    interval: tuple[float, float]
+
+
+def paired(first: Tensor, second: Tensor) -> PairedDifference:
+    """Compare two methods seed by seed: what both of them owe to a seed cancels.
+
+    Args:
+        first: One result for each seed, finite, shape (n_seeds,), at least 2.
+        second: The other method's, of the same seeds in the same order.
+
+    Raises:
+        SearchError: if the results are not as described.
+        DependencyError: if SciPy is not installed.
+    """
+    with needs("an interval", "scipy"):
+        from scipy.stats import t as student
+    pair = [torch.as_tensor(one, dtype=torch.float64) for one in (first, second)]
+    shapes = [tuple(one.shape) for one in pair]
+    finite = all(one.isfinite().all() for one in pair)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0][0] < 2 or not finite:
+        raise SearchError(
+            f"results must be finite, one for each of at least 2 seeds, for both methods the same "
+            f"seeds, got shapes {shapes[0]} and {shapes[1]}"
+        )
+    gaps = pair[0] - pair[1]
+    mean, deviation = gaps.mean().item(), gaps.std().item()
+    half = float(student.ppf(0.975, len(gaps) - 1)) * deviation / len(gaps) ** 0.5
+    return PairedDifference(mean, deviation, (mean - half, mean + half))

@@ -19,6 +19,7 @@ SPEC = importlib.util.spec_from_file_location("book_results", ROOT / "book" / "r
 results = importlib.util.module_from_spec(SPEC)
 sys.modules["book_results"] = results  # where its dataclass looks for itself
 SPEC.loader.exec_module(results)
+growth_study = sys.modules["growth_study"]
 TASKS = list(results.TASKS)
 TABLES = sorted(path.stem for path in (ROOT / "qtdqas_lite" / "results").glob("*.csv"))
 
@@ -40,7 +41,8 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     assert len(texts) == len(set(texts))
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
-    assert {one["seed"] for one in asked(name)} == {*results.SEEDS}
+    seeds = {*growth_study.SEEDS, *growth_study.TUNING_SEEDS} if name == "growth" else results.SEEDS
+    assert {one["seed"] for one in asked(name)} == {*seeds}
 
 
 def test_there_are_tables():
@@ -55,6 +57,14 @@ def test_the_tables_hold_what_is_asked_for(name):
     assert set(table[KEY]) == wanted, f"run make results TASK={name}"
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
     assert set(table["ended"]) == {"finished"}
+
+
+def test_what_was_tested_has_the_rate_that_the_stored_tuning_chooses():
+    table = read_table(ROOT / "qtdqas_lite" / "results" / "growth.csv")
+    for _, row in table[table["phase"] == "test"].iterrows():
+        chosen = growth_study.chosen_rate(row["task"], row["method"], table)
+        assert row["learning_rate"] == chosen, f"{row['method']} on {row['task']}"
+    assert table.loc[table["phase"] == "tune", "test"].isna().all()
 
 
 def test_the_numbers_of_the_papers_circuits():
@@ -120,6 +130,21 @@ def test_one_table_from_the_command(elsewhere, monkeypatch, capsys):
     assert table["weights"].tolist() == [1781]
     assert "torch" in table["versions"][0]
     assert [file.name for file in elsewhere.glob("[!.]*")] == ["forecasting.csv"]
+
+
+def test_what_is_tuned_is_stored_before_it_is_tested(elsewhere, monkeypatch):
+    def run(phase, seed):
+        table = elsewhere / "growth.csv"
+        return {"phase": phase, "before": len(pandas.read_csv(table)) if table.exists() else 0}
+
+    order = [("tune", 1), ("tune", 2), ("test", 1), ("tune", 3), ("test", 3)]
+    plan = [{"phase": phase, "seed": seed} for phase, seed in order]
+    monkeypatch.setitem(results.TASKS, "growth", results.Task(run, lambda: plan))
+    monkeypatch.setattr(sys, "argv", ["results.py", "growth", "--jobs", "2"])
+    assert results.main() == 0
+    before = pandas.read_csv(elsewhere / "growth.csv").set_index("configuration")["before"]
+    assert before[json.dumps({"phase": "test", "seed": 1})] == 2
+    assert before[json.dumps({"phase": "test", "seed": 3})] == 4
 
 
 def test_no_such_table(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -8,6 +9,7 @@ import torch
 from qtdqas_lite import SearchError, SearchSpace, select, variance_decomposition
 from qtdqas_lite.score import angle_score
 from qtdqas_lite.selection import Strategy
+from qtdqas_lite.statistics import paired
 
 SPACE = SearchSpace(4, 2, entanglers=("ring", "cz-ring", "none"), sharing="layer")
 
@@ -253,3 +255,27 @@ def test_bad_tables_are_refused(table):
 def test_tables_that_hold_no_numbers_or_too_large_ones(table):
     with pytest.raises(SearchError, match=r"results must be (a table of numbers|finite)"):
         variance_decomposition(table)
+
+
+def test_paired_differences_have_students_interval():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(0.8, 0.1, 10), draw.normal(0.7, 0.1, 10)
+    found = paired(torch.tensor(first), torch.tensor(second))
+    interval = scipy.stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert found.mean == pytest.approx((first - second).mean())
+    assert found.deviation == pytest.approx((first - second).std(ddof=1))
+    assert found.interval == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([1.0], [2.0]),
+        ([1.0, 2.0], [1.0]),
+        ([[1.0], [2.0]], [[1.0], [2.0]]),
+        ([1, math.nan], [1, 2]),
+    ],
+)
+def test_only_results_of_the_same_seeds_are_paired(first, second):
+    with pytest.raises(SearchError, match="the same seeds"):
+        paired(torch.tensor(first), torch.tensor(second))
