@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from qtdqas_lite import (
     Candidate,
+    FixedCircuit,
     GeneratedNetwork,
     RelaxedCircuit,
     SearchSpace,
@@ -41,8 +42,10 @@ from qtdqas_lite.growth import Rule, grow
 from qtdqas_lite.mapping import log_feature
 from qtdqas_lite.statistics import paired
 from qtdqas_lite.tasks.classification import accuracy, digits_cnn, mlp
-from qtdqas_lite.tasks.forecasting import LSTMForecaster, make_series, split_series
+from qtdqas_lite.tasks.forecasting import LSTMForecaster
 from qtdqas_lite.tasks.images import digits
+from qtdqas_lite.tasks.series import SERIES
+from qtdqas_lite.tasks.windows import split_series
 from qtdqas_lite.training import Data, Run
 
 TABLE = Path(__file__).resolve().parent.parent / "qtdqas_lite" / "results" / "growth.csv"
@@ -85,7 +88,7 @@ def images(seed: int, **options: Any) -> Parts:
 
 def series(name: str, seed: int) -> Parts:
     """Give a series in three parts; time decides which, and no seed."""
-    data = split_series(make_series(name))
+    data = split_series(SERIES[name]())
     return data.train, data.validation, data.test
 
 
@@ -394,10 +397,9 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
 
 def angles(net: GeneratedNetwork) -> int:
     """Count the angles that turn anything."""
-    candidate = None if isinstance(net.circuit, GrowingCircuit) else net.circuit
-    if candidate is None or not hasattr(candidate, "numbers"):
+    if not isinstance(net.circuit, FixedCircuit):
         return net.count().angles
-    names = sum(candidate.architecture().rotations, ())  # type: ignore[operator]
+    names = sum(net.circuit.architecture().rotations, ())
     return len(names) - names.count("identity")
 
 
