@@ -262,10 +262,11 @@ function render({ model, el }) {
 
   // ---- What a control does ----------------------------------------------------------------------
 
-  let deed = ""; // what the hand did last
+  let deed = ""; // what the hand does just now
   const act = (text, values) => {
     deed = text;
     send(model, values);
+    deed = "";
   };
   const refuse = (text) => {
     hint.textContent = text;
@@ -396,7 +397,6 @@ function render({ model, el }) {
     key.replaceChildren(...ramp(weightEnd, ""));
     const next = full() ? `All ${most} gates are open.` : "";
     voice.say([deed, hint.textContent, next, told.textContent].filter(Boolean).join(" "));
-    deed = "";
   }
 
   // ---- The layout --------------------------------------------------------------------------------------------

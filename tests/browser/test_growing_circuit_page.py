@@ -296,6 +296,13 @@ def test_says_what_was_done_and_not_what_was_before(open_widgets):
     click(view, "Undo")
     words, now = said()
     assert words == f"Undone: {gone} is closed. {now['result']} {now['chosen']}"
+    at_one = now
+    click(view, "Reset")
+    words, now = said()
+    assert words == f"Back to the start. {now['result']} {now['chosen']}"
+    click(view, "Open the steepest")
+    words, now = said()
+    assert now["result"] == at_one["result"] in words
     names = view.parent.execute_script(
         "return [...arguments[0].querySelectorAll('.qw-race, .qw-tiny')]"
         ".map((e) => e.getAttribute('aria-label'))",
