@@ -211,7 +211,7 @@ function scaffold({ n_qubits: n, n_layers, label, choose }) {
 
 /** Two lines over the number of open gates: the reader's, and a dashed one of chance. */
 function race({ title, most, top }) {
-  const [width, height, left, bottom] = [300, 120, 34, 22];
+  const [width, height, left, bottom] = [220, 100, 34, 20];
   const x = (k) => left + 6 + (k * (width - left - 12)) / most;
   let y;
   const lines = ["qw-mine", "qw-chance"].map((kind) => svg("g", { class: kind }));

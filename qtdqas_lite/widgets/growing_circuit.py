@@ -145,6 +145,7 @@ class CircuitGrower(BookWidget):
         for name, value in fixed.items():
             self.set_trait(name, value)
         first = _Growing(net, (images, labels))
+        self._grown: dict[str, dict[tuple[int, ...], _Growing]]
         self._grown = {which: {(): first} for which in ("", "rival_")}
         rival = torch.randperm(self.n_slots, generator=generator)[:N_ANGLES]
         super().__init__(**{"choices": [], "rival": rival, **traits})
@@ -207,7 +208,7 @@ class CircuitGrower(BookWidget):
 
     def _line(self, which: str, slots: list[int]) -> list[_Growing]:
         """Train what these slots need, and keep each stage: the next choice only adds to them."""
-        kept, line = self._grown[which], []
+        kept, line = self._grown[which], list[_Growing]()
         for n_open in range(len(slots) + 1):
             key = tuple(slots[:n_open])
             line.append(kept.get(key) or line[-1].opened(slots[n_open - 1]))
