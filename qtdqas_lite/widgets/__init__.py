@@ -6,7 +6,8 @@ can observe and link them. They answer in a page without a kernel as well.
 
 from .candidate_explorer import CandidateExplorer
 from .episode_player import EpisodePlayer
+from .growing_circuit import CircuitGrower
 from .relaxed_gate import RelaxedGate
 from .weight_writer import WeightWriter
 
-__all__ = ["CandidateExplorer", "EpisodePlayer", "RelaxedGate", "WeightWriter"]
+__all__ = ["CandidateExplorer", "CircuitGrower", "EpisodePlayer", "RelaxedGate", "WeightWriter"]

@@ -73,6 +73,9 @@ function rotate(re, im, bit, rotation, angle) {
   }
 }
 
+/** What the log feature adds to 2^n p. */
+const FLOOR = 0.01;
+
 /** The bits of a basis state as -1 and +1, most significant first. */
 export function signedBits(index, n) {
   return Array.from({ length: n }, (_, wire) => ((index >> (n - 1 - wire)) & 1 ? 1 : -1));
@@ -368,6 +371,11 @@ export function cells({ side, label, ink = false, first = 0, look = () => {} }) 
       marked?.classList.add("qw-marked");
     },
   };
+}
+
+/** The colours of signed numbers, from -end to end, and a line of text below. */
+export function ramp(end, text) {
+  return [h("span", {}, `\u2212${end}`), h("span", { class: "qw-ramp" }), h("span", {}, `+${end}`), h("span", { class: "qw-keytext" }, text)];
 }
 
 /** A small picture of grey values. */

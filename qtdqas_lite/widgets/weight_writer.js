@@ -1,8 +1,6 @@
 // The weight writer: angles -> probabilities -> weights -> prediction, all computed here.
 // The arithmetic is that of qtdqas_lite.GeneratedNetwork; tests/browser compares the two.
 
-const FLOOR = 0.01;
-
 /** From the traits of a WeightWriter to everything that it shows. Pure; plain arrays in and out. */
 export function write(config) {
   const { n_qubits, bit_coefficients, feature_coefficient, bias, raw_mean, raw_deviation, centre, scale, images } = config;
@@ -131,7 +129,6 @@ function build(model, el) {
   // ---- Showing ------------------------------------------------------------------------------------------
 
   const percent = (share) => `${Math.round(100 * share)}\u2009%`;
-  const key = (end, text) => [h("span", {}, `\u2212${end}`), h("span", { class: "qw-ramp" }), h("span", {}, `+${end}`), h("span", { class: "qw-keytext" }, text)];
 
   function where(i) {
     return i < pixels ? `pixel row ${Math.floor(i / side)}, column ${i % side}` : "the bias";
@@ -176,7 +173,7 @@ function build(model, el) {
     digit.set(image);
     voteEnd = scaleEnd(Math.max(...products.map(Math.abs)), voteEnd);
     votes.set(products, voteEnd);
-    voteKey.replaceChildren(...key(voteEnd, `− for ${names[0]}, + for ${names[1]}`));
+    voteKey.replaceChildren(...ramp(voteEnd, `− for ${names[0]}, + for ${names[1]}`));
     truth.textContent = `a ${names[labels[selected]]}`;
     const p = now.predictions[selected];
     const answer = p > 0.5 ? 1 : 0;
@@ -204,7 +201,7 @@ function build(model, el) {
     for (const map of [weightMap, small]) map.set(now.weights, weightEnd);
     biasCell.set([now.weights[pixels]], weightEnd);
     biasText.textContent = `bias ${signed(now.weights[pixels])}`;
-    weightKey.replaceChildren(...key(weightEnd, ""));
+    weightKey.replaceChildren(...ramp(weightEnd, ""));
     showImage();
     showIndex();
   }

@@ -6,7 +6,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from widget_pages import episode, sticks_out, violations
 
-from qtdqas_lite.widgets import CandidateExplorer, EpisodePlayer, RelaxedGate, WeightWriter
+from qtdqas_lite.widgets import (
+    CandidateExplorer,
+    CircuitGrower,
+    EpisodePlayer,
+    RelaxedGate,
+    WeightWriter,
+)
 
 
 def player():
@@ -19,6 +25,10 @@ SHOWN = {
         CandidateExplorer(),
         CandidateExplorer(rotation="ry", entangler="cz-ring", n_qubits=5, n_layers=4),
         CandidateExplorer(hadamard=False, rotation="rz", n_qubits=5, n_layers=1),
+    ],
+    "grower": lambda: [
+        CircuitGrower(),
+        CircuitGrower(choices=[43, 37, 49, 0, 5, 143, *range(6, 12)]),
     ],
     "gate": lambda: [RelaxedGate(), RelaxedGate([-4, -4, 4], temperature=0.05, theta=-3)],
     "writer": lambda: [WeightWriter(), WeightWriter(n_qubits=8, n_layers=3)],
@@ -33,7 +43,9 @@ SHOWN = {
             step=250,
         ),
     ],
-    "all four": lambda: [RelaxedGate(), WeightWriter(), CandidateExplorer(), player()],
+    "all": lambda: [
+        *(RelaxedGate(), WeightWriter(), CandidateExplorer(), CircuitGrower(), player()),
+    ],
 }
 CONTROLS = "button, summary, label:has([type=radio]), .qw-slider:not(.qw-gate) input, .qw-gate"
 
@@ -71,7 +83,7 @@ def test_a_finger_gets_larger_targets(browser, window, open_widgets):
     touch = "Emulation.setTouchEmulationEnabled"
     browser.execute_cdp_cmd(touch, {"enabled": True})
     try:
-        open_widgets(CandidateExplorer(), RelaxedGate(), player())
+        open_widgets(CandidateExplorer(), RelaxedGate(), CircuitGrower(), player())
         assert browser.execute_script("return matchMedia('(pointer: coarse)').matches")
         assert [size for size in sizes(browser) if size[2] < 44] == []
     finally:

@@ -12,7 +12,13 @@ import traitlets
 from torch import nn
 
 from qtdqas_lite import CircuitError, FixedCircuit, GeneratedNetwork, TargetError
-from qtdqas_lite.widgets import CandidateExplorer, EpisodePlayer, RelaxedGate, WeightWriter
+from qtdqas_lite.widgets import (
+    CandidateExplorer,
+    CircuitGrower,
+    EpisodePlayer,
+    RelaxedGate,
+    WeightWriter,
+)
 from qtdqas_lite.widgets.parts import BookWidget
 
 
@@ -34,6 +40,7 @@ STILL = SimpleNamespace(
 )
 KINDS = {
     CandidateExplorer: (),
+    CircuitGrower: (),
     EpisodePlayer: ({"Still": STILL},),
     RelaxedGate: (),
     WeightWriter: (),
