@@ -14,7 +14,7 @@ from .cache import Cache, held_tensors, plain_attributes
 from .checkpoint import Checkpointed
 from .encoding import basis_bits, n_qubits_for
 from .errors import TargetError, check_type, check_whole
-from .ledger import ParameterCount, count_parameters
+from .ledger import ParameterCount, count_choice, count_parameters
 from .mapping import Feature, feature_function, make_mapping
 from .simulator.statevector import transforms_active
 from .target import (
@@ -208,7 +208,7 @@ class GeneratedNetwork(Checkpointed):
 
     def count(self) -> ParameterCount:
         """Count what is trained (every parameter that requires a gradient) and what is written."""
-        return count_parameters(self, self.circuit, self.n_weights)
+        return count_choice(count_parameters(self, self.circuit, self.n_weights), self.circuit)
 
     def discretize(self) -> GeneratedNetwork:
         """Return this network with its circuit's choices made: a copy that shares nothing with it.

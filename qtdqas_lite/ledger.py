@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -50,8 +50,7 @@ def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> 
     """Count every parameter of ``network`` that requires a gradient; ``circuit`` is a part of it.
 
     A circuit names the parameters that choose its architecture in an attribute
-    ``architecture_parameters``; its others are angles, of which those that a mask ``is_open`` of
-    the shape of ``theta`` excludes are not trained. ``choice_bits`` is an attribute too.
+    ``architecture_parameters``; its others are angles.
     """
     chooses = set(getattr(circuit, "architecture_parameters", ()))
     angles = architecture = 0
@@ -61,17 +60,27 @@ def count_parameters(network: nn.Module, circuit: nn.Module, n_weights: int) -> 
         elif parameter.requires_grad:
             angles += parameter.numel()
     total = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    is_open, theta = getattr(circuit, "is_open", None), getattr(circuit, "theta", None)
-    if isinstance(is_open, Tensor) and isinstance(theta, Tensor) and theta.requires_grad:
-        closed = int((~is_open).sum())
-        angles, total = angles - closed, total - closed
     ratio = n_weights / total if total else math.inf
     return ParameterCount(
-        angles,
-        architecture,
-        total - angles - architecture,
-        total,
-        n_weights,
-        ratio,
-        float(getattr(circuit, "choice_bits", 0.0)),
+        angles, architecture, total - angles - architecture, total, n_weights, ratio
+    )
+
+
+def count_choice(count: ParameterCount, circuit: nn.Module) -> ParameterCount:
+    """Leave out the angles of slots that are closed, and add the bits of a choice (chapter 07).
+
+    A circuit that grows has a mask ``is_open`` of the shape of ``theta``; one whose architecture
+    was chosen has a number ``choice_bits``.
+    """
+    is_open, theta = getattr(circuit, "is_open", None), getattr(circuit, "theta", None)
+    closed = 0
+    if isinstance(is_open, Tensor) and isinstance(theta, Tensor) and theta.requires_grad:
+        closed = int((~is_open).sum())
+    total = count.total - closed
+    return replace(
+        count,
+        angles=count.angles - closed,
+        total=total,
+        ratio=count.target / total if total else math.inf,
+        choice_bits=float(getattr(circuit, "choice_bits", 0.0)),
     )

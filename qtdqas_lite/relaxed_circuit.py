@@ -117,7 +117,7 @@ class RelaxedCircuit(Relaxation):
             mixture: What :meth:`.Relaxation.mixture` gave; by default it is called.
         """
         with torch.autocast(self.theta.device.type, enabled=False):
-            layers = self.layers(self.theta, mixture)
+            layers = self.layers(check_angles(self.theta, self.theta.shape), mixture)
             if self.entangler_mixture == "unitary" and isinstance(layers.choice, Tensor):
                 return squares(self._interpolated(layers, layers.choice))
             return probabilities(layers)
@@ -134,7 +134,6 @@ class RelaxedCircuit(Relaxation):
             n_entanglers). The simulator takes these for those of a ``"renormalised"`` mixture.
         """
         mixture = self._given(mixture)
-        theta = check_angles(theta, self.theta.shape)
         angles = theta if self.separate_angles else [theta] * len(self._rotations)
         pairs = zip(self._rotations, angles, strict=True)
         quaternions = torch.stack([rotation(angle) for rotation, angle in pairs], -2)

@@ -279,7 +279,7 @@ SHOWN = {
     "04 to 06": (
         "search_space diagnosis score relaxation relaxed_circuit ensemble bilevel architect "
         "selection training",
-        0.02,
+        0.20,
     ),
 }
 
