@@ -35,7 +35,7 @@ from qtdqas_lite import (
     search,
     select,
 )
-from qtdqas_lite.errors import DataError
+from qtdqas_lite.errors import DataError, QuantumTrainError
 from qtdqas_lite.experiments import read_table
 from qtdqas_lite.growing_circuit import GrowingCircuit
 from qtdqas_lite.growth import Rule, grow
@@ -77,7 +77,8 @@ class Problem:
         if self.metric == "accuracy":
             return accuracy(net, data)
         with torch.no_grad():
-            return math.log10((net(data[0]) - data[1]).double().square().mean().item())
+            error = (net(data[0]) - data[1]).double().square().mean().item()
+        return math.log10(error) if math.isfinite(error) else math.inf
 
 
 def images(seed: int, **options: Any) -> Parts:
@@ -413,19 +414,36 @@ def growth(
     n_angles: int | None = None,
     n_layers: int = DEPTH,
 ) -> Row:
-    """Run one method; the test part is not looked at while its settings are tuned."""
+    """Run one method; the test part is not looked at while its settings are tuned.
+
+    A rate at which a training ends in numbers that are not finite is the worst one, and no error.
+    """
     torch.set_num_threads(1)
     rate = chosen_rate(task, method) if learning_rate is None else learning_rate
     first = {"phase": phase, "task": task, "method": method, "learning_rate": rate, "seed": seed}
-    if task == ROOM:
-        return first | agent(method, seed, rate, n_layers, tested=phase != "tune")
-    problem = PROBLEMS[task]
-    k = problem.n_angles if n_angles is None else n_angles
-    trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed))
+    tested = phase != "tune"
+    try:
+        if task == ROOM:
+            return first | agent(method, seed, rate, n_layers, tested)
+        problem = PROBLEMS[task]
+        k = problem.n_angles if n_angles is None else n_angles
+        trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed))
+        return first | tried(trial, method, tested)
+    except (QuantumTrainError, ValueError) as error:
+        if tested or not any(sign in str(error).lower() for sign in ("not finite", "nan")):
+            raise
+    metric = "return" if task == ROOM else PROBLEMS[task].metric
+    worst = math.inf if metric == "log10 mse" else 0.0
+    return first | {"metric": metric, "validation": worst, "test": None, "ended": "not finite"}
+
+
+def tried(trial: Trial, method: str, tested: bool) -> Row:
+    """Run one method on data that is there at once, and measure it."""
+    problem = trial.problem
     run, gradients, bits, start = METHODS[method](trial)
     net: Any = run.net
     count, turning = net.count(), angles(net)
-    return first | {
+    return {
         "n_angles": turning,
         "n_layers": getattr(net.circuit, "n_layers", 0),
         "start": start,
@@ -435,7 +453,7 @@ def growth(
         "gradients": gradients,
         "metric": problem.metric,
         "validation": problem.measure(net, trial.parts[1]),
-        "test": None if phase == "tune" else problem.measure(net, trial.parts[2]),
+        "test": problem.measure(net, trial.parts[2]) if tested else None,
         "ended": run.ended,
     }
 

@@ -197,6 +197,23 @@ def test_the_lowest_error_is_the_best():
     assert study.chosen_rate("bessel", "growth", rows) == 0.04
 
 
+def test_a_rate_without_finite_numbers_is_the_worst(monkeypatch):
+    def diverge(trial):
+        raise study.QuantumTrainError("the training loss is not finite")
+
+    monkeypatch.setitem(study.METHODS, "growth", diverge)
+    row = study.growth("bessel", "growth", "tune", 101, learning_rate=0.6)
+    assert (row["validation"], row["test"], row["ended"]) == (math.inf, None, "not finite")
+    assert study.growth("mlp", "growth", "tune", 101, learning_rate=0.6)["validation"] == 0
+    with pytest.raises(study.QuantumTrainError):
+        study.growth("bessel", "growth", "curve", 1, learning_rate=0.6)
+    problem = study.PROBLEMS["bessel"]
+    nothing = nn.Linear(1, 1)
+    nn.init.constant_(nothing.weight, math.nan)
+    inputs, outputs = problem.data(1)[0]
+    assert problem.measure(nothing, (inputs[:, 0], outputs)) == math.inf
+
+
 def test_methods_see_the_same_batches_and_start_from_the_same_target(small, monkeypatch):
     seen = {}
     for method in ("growth", "circuit 10", "dictionary", "words"):

@@ -54,11 +54,13 @@ def test_there_are_tables():
 def test_the_tables_hold_what_is_asked_for(name):
     table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
     wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
-    # The study of growth takes days on one core: what is there is said with its number of seeds.
+    # The study of growth takes many hours: what is there is said with its number of seeds.
     missing = set() if name == "growth" else wanted - set(table[KEY])
     assert not missing, f"run make results TASK={name}"
     assert set(table[KEY]) <= wanted
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
+    if name == "growth":  # a learning rate that is too high to finish is not chosen
+        table = table[table["phase"] != "tune"]
     assert set(table["ended"]) == {"finished"}
 
 
