@@ -400,8 +400,8 @@ def growth_section(rows: DataFrame) -> str:
         gaps = []
         for rival in RIVALS:
             other = by_seed(here, "test", method=rival)
-            if len(grown.index.intersection(other.index)) < 2:
-                gaps.append("not run")
+            if len(grown) < 2 or not set(grown.index) <= set(other.index):
+                gaps.append("not run yet")
             elif is_accuracy:
                 gaps.append(points(difference(grown, other)))
             else:

@@ -389,7 +389,8 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
     """
     rows = read_table(TABLE) if rows is None else rows
     tuned = rows[(rows["phase"] == "tune") & (rows["task"] == task) & (rows["method"] == method)]
-    if tuned["learning_rate"].nunique() != len(RATES):
+    done = tuned.groupby("learning_rate")["seed"].nunique()
+    if len(done) != len(RATES) or done.nunique() != 1:
         raise DataError(f"{method} on {task} has to be tuned first")
     means = tuned.groupby("learning_rate")["validation"].mean()
     lower = set(tuned["metric"]) == {"log10 mse"}
@@ -545,7 +546,7 @@ def summary(rows: DataFrame, reference: str = "growth") -> DataFrame:
         if method != reference and len(both) > 1:
             gap = paired(torch.tensor(both["ours"].values), torch.tensor(both["other"].values))
         found.append(
-            {"task": task, "method": method, "seeds": len(group)}
+            {"task": task, "method": method, "seeds": len(both)}
             | {"learning_rate": group["learning_rate"].iloc[0]}
             | {"mean": group["test"].mean(), "deviation": group["test"].std()}
             | {"difference": gap and gap.mean}

@@ -79,8 +79,8 @@ class PauliWords(nn.Module):
 
     @property
     def choice_bits(self) -> float:
-        """How many bits say which words were chosen, of all 4**n."""
-        return math.log2(math.comb(4**self.n_qubits, len(self.words)))
+        """How many bits say which words were chosen, of all 4**n, and in which order they act."""
+        return math.log2(math.perm(4**self.n_qubits, len(self.words)))
 
     def append(self, word: Word) -> None:
         """Choose the next word."""

@@ -33,10 +33,10 @@ class GrowingCircuit(nn.Module):
     """A deep scaffold of entanglers, with places for rotations that are closed until one is opened.
 
     Every qubit starts in T H|0>, the equal superposition with a phase of pi/4 on 1. Each layer is
-    an entangler and then one slot for each axis on every wire. A closed slot is a rotation by 0,
-    that is no gate at all: opening it changes nothing at first. What a rotation there would do is
-    known all the same, because one backward pass gives the derivative with respect to every closed
-    angle: its *slope*.
+    an entangler and then one slot for each axis on every wire. A closed slot is a rotation by 0 (in
+    the first layers of a random start, by a fixed angle), so opening it changes nothing at first.
+    What it would do is known all the same, because one backward pass gives the derivative with
+    respect to every closed angle: its *slope*.
 
     The angles that act are ``frozen + theta`` where a slot is open, and ``frozen`` elsewhere: no
     optimiser moves what is closed.

@@ -56,7 +56,8 @@ class Growth:
         check_whole(SearchError, 1, steps_each=steps_each)
         check_whole(SearchError, 0, reopen=reopen)
         n_slots = circuit.is_open.numel()
-        if check_whole(SearchError, circuit.n_open, n_angles=n_angles) + bool(reopen) > n_slots:
+        least = max(circuit.n_open, int(reopen > 0))
+        if check_whole(SearchError, least, n_angles=n_angles) + bool(reopen) > n_slots:
             raise SearchError(
                 f"n_angles={n_angles} slots cannot be open"
                 f"{' with one more to choose' if reopen else ''}: the circuit has {n_slots}"
@@ -69,6 +70,7 @@ class Growth:
         self._losses: list[float] = []
         self._step = 0
         self._stack = ExitStack()
+        self._slopes: torch.Tensor | None = None
 
     @property
     def n_steps(self) -> int:
@@ -81,19 +83,26 @@ class Growth:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        self._slopes = None
 
     def __call__(self, step: Step | None = None) -> None:
         """Take the slopes of a step, and open a slot when it is time to.
 
         Raises:
-            SearchError: if a slope is not finite.
+            SearchError: if a slope is not finite, or this is called outside of the block.
         """
+        if self._slopes is None:
+            raise SearchError("call a Growth inside of its block: with Growth(...) as growth")
+        with torch.no_grad():  # an optimiser's momentum still moves what has just been closed
+            self.circuit.theta.masked_fill_(~self.circuit.is_open, 0.0)
         if self._step == self.n_steps:
             return
         self._step += 1
         if step is not None:
             self._losses.append(step.loss)
-        if self._slopes.grad is not None:
+        if self._slopes.grad is None:  # no backward pass since the last call
+            self._mean.mul_(MEMORY)
+        else:
             if not self._slopes.grad.isfinite().all():
                 raise SearchError(
                     f"a slope is not finite in step {self._step}; lower the learning rate, or look "
@@ -148,8 +157,8 @@ def grow(
     with the steepest slope, averaged over the last steps (each slope counts 0.9 times as much as
     the one after it). No architecture is trained twice, and nothing is rounded at the end: the
     network that was grown is the result. In spirit ADAPT-VQE (Grimsley et al.,
-    arXiv 1812.11173); the average of slopes is that of RigL (arXiv 1911.11134) in place of a single
-    large batch.
+    arXiv 1812.11173) and RigL (arXiv 1911.11134); that slopes are averaged over steps is from
+    sparse momentum (arXiv 1907.04840).
 
     Args:
         net: A :class:`~qtdqas_lite.GeneratedNetwork` whose circuit is a :class:`GrowingCircuit`.

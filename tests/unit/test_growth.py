@@ -204,6 +204,7 @@ def test_slopes_that_are_not_finite_are_refused():
         ({"n_angles": 27, "reopen": 1}, "one more"),
         ({"n_angles": -1}, "n_angles"),
         ({"n_angles": 2.5}, "whole"),
+        ({"n_angles": 0, "reopen": 1}, "at least 1"),
         ({"rule": "steepest"}, "rule"),
         ({"steps_each": 0}, "steps_each"),
         ({"final_steps": 0}, "final_steps"),
@@ -232,3 +233,31 @@ def test_fewer_angles_than_are_open_are_refused():
         net.circuit.open(0, "rx", wire)
     with pytest.raises(SearchError, match="at least 3"):
         run(net, n_angles=2)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+def test_what_was_closed_stays_at_zero(optimizer):
+    """Momentum would move it on: nothing would be seen, until the slot is opened again."""
+    net = network()
+    run(net, reopen=5, steps_each=2, learning_rate=0.1, optimizer=optimizer)
+    closed = ~net.circuit.is_open
+    assert not net.circuit.theta[closed].any()
+    assert net.circuit.theta[net.circuit.is_open].all()
+
+
+def test_steps_without_a_gradient_count_as_no_slope():
+    net = network(dtype=torch.float64)
+    with Growth(net.circuit, 1, steps_each=2) as growth:
+        nn.functional.cross_entropy(net(INPUTS.double()), LABELS).backward()
+        slopes = growth._slopes.grad.clone()
+        growth()
+        growth()
+    (choice,) = growth.choices
+    slot = choice["layer"], net.circuit.axes.index(choice["axis"]), choice["wire"]
+    assert choice["slope"] == pytest.approx(0.9 * slopes[slot].item() / 1.9)
+
+
+def test_outside_of_its_block_a_growth_does_nothing():
+    growth = Growth(network().circuit, 3)
+    with pytest.raises(SearchError, match="inside of its block"):
+        growth()
