@@ -161,7 +161,8 @@ def test_growth_is_ahead_where_accuracy_is_higher_or_an_error_lower():
     ahead = "30.0 [30.0, 30.0]"
     assert digits == f"| digits | points | 2 | not run yet | {ahead} | not run yet | not run yet |"
     ahead = "1.00 [1.00, 1.00]"
-    assert series == f"| series | -log10 MSE | 2 | {ahead} | not run yet | not run yet | not run yet |"
+    later = " | not run yet" * 3
+    assert series == f"| series | -log10 MSE | 2 | {ahead}{later} |"
 
 
 def test_designs_are_counted_by_task():
