@@ -389,7 +389,7 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
     """
     rows = read_table(TABLE) if rows is None else rows
     tuned = rows[(rows["phase"] == "tune") & (rows["task"] == task) & (rows["method"] == method)]
-    done = tuned.groupby("learning_rate")["seed"].nunique()
+    done = tuned.groupby("learning_rate").size()
     if len(done) != len(RATES) or done.nunique() != 1:
         raise DataError(f"{method} on {task} has to be tuned first")
     means = tuned.groupby("learning_rate")["validation"].mean()

@@ -197,18 +197,18 @@ def _run(
     check_whole(SearchError, 1, steps=steps, batch_size=batch_size)
     check_type(SearchError, torch.Generator, type(None), generator=generator)
     if callable(learning_rate):
-        highest, schedule = 1.0, learning_rate
+        highest, schedule, nominal = 1.0, learning_rate, learning_rate(0.5) or 1.0
     else:
         check_positive(learning_rate=learning_rate)
-        highest, schedule = learning_rate, warm_up_and_cosine
+        highest, schedule, nominal = learning_rate, warm_up_and_cosine, learning_rate
     logits = architect.names if architect else ()
     parameters = [p for k, p in net.named_parameters() if p.requires_grad and k not in logits]
     if not parameters:
         raise SearchError("there is nothing to train: no parameter requires a gradient")
-    weights = optimizer(parameters, lr=highest)
+    weights = optimizer(parameters, lr=nominal)
     if inspect.signature(weights.step).parameters["closure"].default is inspect.Parameter.empty:
         raise SearchError(f"{type(weights).__name__} needs a closure, and cannot be used here")
-    shares = [group["lr"] / highest for group in weights.param_groups]
+    shares = [group["lr"] / nominal for group in weights.param_groups]
     together = architect is not None and architect.method == "joint"
     optimizers = [weights, architect.optimizer] if architect and together else [weights]
     relaxed = next((m for m in net.modules() if isinstance(m, Relaxation)), None)

@@ -425,3 +425,14 @@ def test_logits_are_never_cut_back(monkeypatch):
     assert moved[n_alpha][0] > 1
     trained = [p for p in net.parameters() if p.requires_grad]
     assert moved[len(trained) - n_alpha][0] == pytest.approx(1, rel=1e-3)
+
+
+def test_an_optimizer_may_go_on_where_another_run_left_it():
+    """With a function for the rate, one that exists already keeps its own rate and its moments."""
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.015)
+    data = torch.randn(9, 3), torch.randint(2, (9,))
+    for _ in range(2):
+        fit(net, data, steps=3, learning_rate=lambda _: 0.015, optimizer=lambda *_, **__: optimizer)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.015)
+    assert optimizer.state[net.weight]["step"] == 6
