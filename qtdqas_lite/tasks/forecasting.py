@@ -120,7 +120,7 @@ def train_forecaster(
         kind: What writes the weights, as for :func:`~qtdqas_lite.tasks.configurations.build`.
         seed: Everything random follows from it; torch's global generators are left alone.
         window: How many values a forecast sees.
-        fractions: The parts for training and for validation; see :func:`split_series`.
+        fractions: The parts for training and for validation; see :func:`.split_series`.
         period: How many points a season has, for ``seasonal_mse``; None if there are no seasons.
         target: Called without arguments, builds the network to be written; it maps
             (batch, window, 1) to (batch, 1).
