@@ -50,7 +50,10 @@ class Relaxation(nn.Module):
 
     @property
     def temperature(self) -> float:
-        """The temperature of the softmax, above 0; a low one decides, a high one evens out."""
+        """The temperature of the softmax, above 0, in the precision of the circuit.
+
+        A low one decides, a high one evens out.
+        """
         return self._temperature.item()
 
     @temperature.setter

@@ -26,9 +26,8 @@ def random_case(seed):
     alpha = 3 * torch.randn(3, generator=generator, dtype=torch.double)
     theta = 4 * torch.randn((), generator=generator, dtype=torch.double)
     temperature = 10 ** torch.empty(()).uniform_(-1.5, 1, generator=generator).item()
-    circuit = RelaxedCircuit(
-        1, 1, entanglers=("none",), hadamards=(False,), temperature=temperature
-    ).double()
+    circuit = RelaxedCircuit(1, 1, entanglers=("none",), hadamards=(False,)).double()
+    circuit.temperature = temperature  # now, because a buffer has the circuit's precision
     with torch.no_grad():
         circuit.alpha["rotation"].copy_(alpha)
         circuit.theta.fill_(theta)
