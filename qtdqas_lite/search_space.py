@@ -44,7 +44,7 @@ class SearchSpace:
 
         Raises:
             EncodingError: if ``n_qubits`` is not a whole number of at least 1.
-            CircuitError: if ``n_layers`` is not one either, there would be more than a million
+            CircuitError: if ``n_layers`` is not one either, there would be more than ten million
                 rotations, a pool is empty, repeats itself or names an unknown gate, or
                 ``sharing`` is unknown.
         """
