@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import SearchError, needs
+from .errors import SearchError, check_whole, needs
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """How far two methods are apart that were run with the same seeds.
+class Estimate:
+    """What several independent results say of their mean.
 
     Attributes:
-        mean: The mean of the differences, the first less the second.
-        deviation: Their standard deviation.
-        interval: The 95 % interval of the mean, from Student's t distribution.
+        mean: The mean.
+        deviation: The standard deviation of the results.
+        interval: The interval of the mean, from Student's t distribution.
     """
 
     mean: float
@@ -91,12 +91,13 @@ class PairedDifference:
     interval: tuple[float, float]
 
 
-def paired(first: Tensor, second: Tensor) -> PairedDifference:
-    """Compare two methods seed by seed: what both of them owe to a seed cancels.
+def estimate(results: Tensor, comparisons: int = 1) -> Estimate:
+    """Give the mean of independent results and its 95 % interval (appendix A2).
 
     Args:
-        first: One result for each seed, finite, shape (n_seeds,), at least 2.
-        second: The other method's, of the same seeds in the same order.
+        results: One result for each repetition (a seed, a split), finite, shape (n,), at least 2.
+        comparisons: How many intervals are looked at together; each is widened so that all of
+            them hold at once in 95 of 100 studies (Bonferroni).
 
     Raises:
         SearchError: if the results are not as described.
@@ -104,15 +105,38 @@ def paired(first: Tensor, second: Tensor) -> PairedDifference:
     """
     with needs("an interval", "scipy"):
         from scipy.stats import t as student
-    pair = [torch.as_tensor(one, dtype=torch.float64) for one in (first, second)]
-    shapes = [tuple(one.shape) for one in pair]
-    finite = all(one.isfinite().all() for one in pair)
-    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0][0] < 2 or not finite:
+    check_whole(SearchError, 1, comparisons=comparisons)
+    values = torch.as_tensor(results, dtype=torch.float64)
+    if values.dim() != 1 or len(values) < 2 or not values.isfinite().all():
         raise SearchError(
-            f"results must be finite, one for each of at least 2 seeds, for both methods the same "
-            f"seeds, got shapes {shapes[0]} and {shapes[1]}"
+            f"results must be finite, one for each of at least 2 repetitions, got shape "
+            f"{tuple(values.shape)}"
         )
-    gaps = pair[0] - pair[1]
-    mean, deviation = gaps.mean().item(), gaps.std().item()
-    half = float(student.ppf(0.975, len(gaps) - 1)) * deviation / len(gaps) ** 0.5
-    return PairedDifference(mean, deviation, (mean - half, mean + half))
+    mean, deviation = values.mean().item(), values.std().item()
+    quantile = float(student.ppf(1 - 0.025 / comparisons, len(values) - 1))
+    half = quantile * deviation / len(values) ** 0.5
+    return Estimate(mean, deviation, (mean - half, mean + half))
+
+
+def paired(first: Tensor, second: Tensor, comparisons: int = 1) -> Estimate:
+    """Compare two methods seed by seed: what both of them owe to a seed cancels.
+
+    Args:
+        first: One result for each seed, finite, shape (n_seeds,), at least 2.
+        second: The other method's, of the same seeds in the same order.
+        comparisons: As for :func:`estimate`.
+
+    Returns:
+        The estimate of the differences, the first less the second.
+
+    Raises:
+        SearchError: if the results are not as described.
+        DependencyError: if SciPy is not installed.
+    """
+    pair = [torch.as_tensor(one, dtype=torch.float64) for one in (first, second)]
+    if pair[0].shape != pair[1].shape:
+        raise SearchError(
+            f"both methods need one result for each of the same seeds, got shapes "
+            f"{tuple(pair[0].shape)} and {tuple(pair[1].shape)}"
+        )
+    return estimate(pair[0] - pair[1], comparisons)

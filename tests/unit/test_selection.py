@@ -9,7 +9,7 @@ import torch
 from qtdqas_lite import SearchError, SearchSpace, select, variance_decomposition
 from qtdqas_lite.score import angle_score
 from qtdqas_lite.selection import Strategy
-from qtdqas_lite.statistics import paired
+from qtdqas_lite.statistics import estimate, paired
 
 SPACE = SearchSpace(4, 2, entanglers=("ring", "cz-ring", "none"), sharing="layer")
 
@@ -277,5 +277,14 @@ def test_paired_differences_have_students_interval():
     ],
 )
 def test_only_results_of_the_same_seeds_are_paired(first, second):
-    with pytest.raises(SearchError, match="the same seeds"):
+    with pytest.raises(SearchError, match="the same seeds|results must be finite"):
         paired(torch.tensor(first), torch.tensor(second))
+
+
+def test_several_intervals_share_their_five_per_cent():
+    results = np.random.default_rng(4).normal(size=7)
+    shared = scipy.stats.ttest_1samp(results, 0).confidence_interval(1 - 0.05 / 12)
+    found = estimate(torch.tensor(results), comparisons=12)
+    assert found.interval == pytest.approx((shared.low, shared.high))
+    with pytest.raises(SearchError, match="comparisons"):
+        estimate(torch.tensor(results), comparisons=0)
