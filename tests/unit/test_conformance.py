@@ -20,6 +20,7 @@ from qtdqas_lite import (
     SearchSpace,
     paper_space,
 )
+from qtdqas_lite.controls import BitNetwork, FreeVector, PermutedCircuit, RandomSubspace
 
 
 class OwnCircuit(nn.Module):
@@ -97,6 +98,13 @@ CIRCUITS = {
     **{f"ensemble {way}": ensemble(sampling=way) for way in SAMPLED},
     "growing": growing(start="ht"),
     "growing random": growing(start="random", axes=("rz", "ry"), entangler="cz-ring"),
+    "free vector": lambda n, generator: FreeVector(n, generator=generator),
+    "random subspace": lambda n, generator: RandomSubspace(n, 5, generator=generator),
+    "bit network": lambda n, generator: BitNetwork(n, 2, generator=generator),
+    "permuted": lambda n, generator: PermutedCircuit(n, 2, generator=generator),
+    "permuted complex": lambda n, generator: PermutedCircuit(
+        n, 2, rotation="rx", hadamard=False, generator=generator
+    ),
     "own": lambda n, generator: OwnCircuit(n, generator=generator),
     "growing plugged": growing(start="ht", axes=("tilted",), entangler="star"),
     "fixed plugged": fixed(rotation="tilted", entangler="star"),
