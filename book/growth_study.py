@@ -381,7 +381,12 @@ METHODS: dict[str, Callable[[Trial], Outcome]] = {
 RATES = (0.015, 0.04, 0.1, 0.25, 0.6)
 
 
-def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
+def chosen_rate(
+    task: str,
+    method: str,
+    rows: DataFrame | None = None,
+    rates: tuple[float, ...] = RATES,
+) -> float:
     """Choose the learning rate that was best on validation data, in the mean of tuning seeds.
 
     Raises:
@@ -390,7 +395,7 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
     rows = read_table(TABLE) if rows is None else rows
     tuned = rows[(rows["phase"] == "tune") & (rows["task"] == task) & (rows["method"] == method)]
     done = tuned.groupby("learning_rate").size()
-    if len(done) != len(RATES) or done.nunique() != 1:
+    if len(done) != len(rates) or done.nunique() != 1:
         raise DataError(f"{method} on {task} has to be tuned first")
     means = tuned.groupby("learning_rate")["validation"].mean()
     lower = set(tuned["metric"]) == {"log10 mse"}
@@ -399,7 +404,7 @@ def chosen_rate(task: str, method: str, rows: DataFrame | None = None) -> float:
 
 def angles(net: GeneratedNetwork) -> int:
     """Count the angles that turn anything."""
-    if not isinstance(net.circuit, FixedCircuit):
+    if type(net.circuit) is not FixedCircuit or not net.circuit.theta.requires_grad:
         return net.count().angles
     names = sum(net.circuit.architecture().rotations, ())
     return len(names) - names.count("identity")
@@ -429,7 +434,7 @@ def growth(
         problem = PROBLEMS[task]
         k = problem.n_angles if n_angles is None else n_angles
         trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed))
-        return first | tried(trial, method, tested)
+        return first | measured(trial, METHODS[method](trial), tested)
     except (QuantumTrainError, ValueError) as error:
         if tested or not any(sign in str(error).lower() for sign in ("not finite", "nan")):
             raise
@@ -438,18 +443,20 @@ def growth(
     return first | {"metric": metric, "validation": worst, "test": None, "ended": "not finite"}
 
 
-def tried(trial: Trial, method: str, tested: bool) -> Row:
-    """Run one method on data that is there at once, and measure it."""
+def measured(trial: Trial, outcome: Outcome, tested: bool) -> Row:
+    """Measure what one method has left, on data that is there at once."""
     problem = trial.problem
-    run, gradients, bits, start = METHODS[method](trial)
+    run, gradients, bits, start = outcome
     net: Any = run.net
-    count, turning = net.count(), angles(net)
-    return {
-        "n_angles": turning,
-        "n_layers": getattr(net.circuit, "n_layers", 0),
-        "start": start,
-        "trainables": count.total - count.angles + turning,
-        "weights": count.target,
+    row = {"n_angles": 0, "n_layers": 0, "start": start}
+    if isinstance(net, GeneratedNetwork):
+        count, turning = net.count(), angles(net)
+        row |= {"n_angles": turning, "n_layers": getattr(net.circuit, "n_layers", 0)}
+        row |= {"trainables": count.total - count.angles + turning, "weights": count.target}
+    else:
+        trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        row |= {"trainables": trained, "weights": trained}
+    return row | {
         "choice_bits": bits,
         "gradients": gradients,
         "metric": problem.metric,
@@ -482,12 +489,18 @@ def agent(method: str, seed: int, rate: float, depth: int, tested: bool, **optio
 # --- What there is to be run, the most important first
 
 
-def compared(task: str, *methods: str, seeds: Any = SEEDS, tuning: Any = TUNING_SEEDS) -> list[Row]:
+def compared(
+    task: str,
+    *methods: str,
+    seeds: Any = SEEDS,
+    tuning: Any = TUNING_SEEDS,
+    rates: tuple[float, ...] = RATES,
+) -> list[Row]:
     """List the tuning of some methods on a task, and then their tests."""
     tuned = [
         {"task": task, "method": method, "phase": "tune", "seed": seed, "learning_rate": rate}
         for method in methods
-        for seed, rate in product(tuning, RATES)
+        for seed, rate in product(tuning, rates)
     ]
     tests = [
         {"task": task, "method": method, "phase": "test", "seed": seed}

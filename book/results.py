@@ -31,6 +31,7 @@ from qtdqas_lite.tasks.images import Images, digits
 from qtdqas_lite.tasks.reinforcement import train_agent
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from controls_study import controls, controls_plan
 from growth_study import growth, growth_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,6 +272,7 @@ TASKS = {
     "forecasting": Task(forecasting, forecasting_plan),
     "reinforcement": Task(reinforcement, reinforcement_plan),
     "growth": Task(growth, growth_plan),
+    "controls": Task(controls, controls_plan),
 }
 
 

@@ -21,6 +21,8 @@ sys.modules["book_results"] = results  # where its dataclass looks for itself
 SPEC.loader.exec_module(results)
 growth_study = sys.modules["growth_study"]
 TASKS = list(results.TASKS)
+# Tables with tunings and tests.
+STUDIES = {"growth": growth_study.RATES, "controls": sys.modules["controls_study"].RATES}
 TABLES = sorted(path.stem for path in (ROOT / "qtdqas_lite" / "results").glob("*.csv"))
 
 
@@ -41,7 +43,8 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     assert len(texts) == len(set(texts))
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
-    seeds = {*growth_study.SEEDS, *growth_study.TUNING_SEEDS} if name == "growth" else results.SEEDS
+    tuned = {*growth_study.SEEDS, *growth_study.TUNING_SEEDS}
+    seeds = tuned if name in STUDIES else results.SEEDS
     assert {one["seed"] for one in asked(name)} == {*seeds}
 
 
@@ -54,20 +57,21 @@ def test_there_are_tables():
 def test_the_tables_hold_what_is_asked_for(name):
     table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
     wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
-    # The study of growth takes many hours: what is there is said with its number of seeds.
-    missing = set() if name == "growth" else wanted - set(table[KEY])
+    # The studies take hours: what is there is said with its number of seeds.
+    missing = set() if name in STUDIES else wanted - set(table[KEY])
     assert not missing, f"run make results TASK={name}"
     assert set(table[KEY]) <= wanted
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
-    if name == "growth":  # a learning rate that is too high to finish is not chosen
+    if name in STUDIES:  # a learning rate that is too high to finish is not chosen
         table = table[table["phase"] != "tune"]
     assert set(table["ended"]) == {"finished"}
 
 
-def test_what_was_tested_has_the_rate_that_the_stored_tuning_chooses():
-    table = read_table(ROOT / "qtdqas_lite" / "results" / "growth.csv")
+@pytest.mark.parametrize("name", sorted({*STUDIES} & {*TABLES}))
+def test_what_was_tested_has_the_rate_that_the_stored_tuning_chooses(name):
+    table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
     for _, row in table[table["phase"] == "test"].iterrows():
-        chosen = growth_study.chosen_rate(row["task"], row["method"], table)
+        chosen = growth_study.chosen_rate(row["task"], row["method"], table, STUDIES[name])
         assert row["learning_rate"] == chosen, f"{row['method']} on {row['task']}"
     assert table.loc[table["phase"] == "tune", "test"].isna().all()
 
