@@ -81,16 +81,21 @@ def read(chapter: Path) -> NotebookNode:
 
 
 def key(chapter: Path) -> str:
-    """Hash all that the runs of a chapter depend on, besides the machine."""
+    """Hash all that the runs of a chapter depend on, besides the machine.
+
+    A table of results counts for the chapters that name it.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["chapters"]
     names = [re.split(r"[^\w.-]", requirement)[0] for requirement in wanted]
     package = ROOT / "qtdqas_lite"
-    files = sorted([*package.rglob("*.py"), *package.rglob("*.csv"), KERNEL])
+    sources = [cell.source for cell in code_cells(read(chapter))]
+    named = [path for path in package.rglob("*.csv") if f'"{path.stem}"' in "".join(sources)]
+    files = sorted([*package.rglob("*.py"), *named, KERNEL])
     parts = [
         platform.python_version(),
         *(importlib.metadata.version(name) for name in names),
-        *(cell.source for cell in code_cells(read(chapter))),
+        *sources,
         *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files),
         json.dumps([arithmetic(run) for run in range(RUNS)]),
     ]

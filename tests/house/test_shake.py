@@ -4,6 +4,7 @@ import ast
 import builtins
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -293,6 +294,22 @@ def test_a_changed_cell_is_run_anew_and_changed_prose_is_not(chapter, tmp_path):
     assert list(shake.results(tmp_path, path, 1, stale_ok=True)) == [0]
     shake.run_all(tmp_path, [path], 1, 1)
     assert started == [0, 0]
+
+
+def test_a_table_counts_for_the_chapters_that_name_it(tmp_path, monkeypatch):
+    shutil.copy(shake.ROOT / "pyproject.toml", tmp_path)
+    table = tmp_path / "qtdqas_lite" / "results" / "growth.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a\n1\n", "utf-8")
+    monkeypatch.setattr(shake, "ROOT", tmp_path)
+    reads, other = tmp_path / "reads.ipynb", tmp_path / "other.ipynb"
+    nbformat.write(notebook('stored_results("growth")'), reads)
+    nbformat.write(notebook("print(1)"), other)
+    before = [shake.key(path) for path in (reads, other)]
+    table.write_text("a\n2\n", "utf-8")
+    after = [shake.key(path) for path in (reads, other)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
 
 
 @pytest.mark.parametrize("edited", [False, True])
