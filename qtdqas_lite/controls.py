@@ -8,7 +8,7 @@ Each of these gives a distribution of 2**n outcomes from trained numbers, as a c
 * a circuit without entanglement: ``FixedCircuit(n, n_layers, entangler="none")``;
 * free gates of one qubit: layers of RZ, RY and RZ with one entangler for the three of them.
 
-A checkpoint names none of them: pass ``circuit=`` to :meth:`.Checkpointed.load`.
+A checkpoint names none of them: pass ``circuit=`` to :meth:`.GeneratedNetwork.load`.
 """
 
 from __future__ import annotations
