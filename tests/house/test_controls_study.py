@@ -75,6 +75,19 @@ def test_a_projection_is_made_of_training_inputs_alone():
     assert values[2] > values[3]
 
 
+def test_the_tumours_are_split_and_scaled_by_their_training_part():
+    parts = study.tumours(2)
+    assert [len(y) for _, y in parts] == [341, 114, 114]
+    x = parts[0][0]
+    assert torch.allclose(x.mean(0), torch.zeros(30), atol=1e-5)
+    assert torch.allclose(x.std(0, correction=0), torch.ones(30), atol=1e-4)
+    shares = [y.float().mean().item() for _, y in parts]
+    assert max(shares) - min(shares) < 0.02
+    rows = torch.cat([x for x, _ in parts])
+    assert len(rows.unique(dim=0)) == 569
+    assert not torch.equal(study.tumours(3)[0][0], x)
+
+
 def test_no_mixture_is_decided():
     net = study.METHODS["undecided mixture"].run(trial("linear")).run.net
     assert all(torch.equal(a, torch.zeros_like(a)) for a in net.circuit.alpha.values())
