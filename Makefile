@@ -31,7 +31,7 @@ FONTS := _build/matplotlib/fonts-are-listed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test lint unit chapters browser notebooks lab results colab shake benchmarks clean
+.PHONY: help setup book test lint unit chapters browser notebooks lab results colab shake benchmarks set-repository clean
 .PHONY: writable moved clock
 .DELETE_ON_ERROR:
 
@@ -43,7 +43,7 @@ endef
 
 help: ## Show this list
 	@echo 'Circuits That Write Networks'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 setup: .venv/.installed $(KERNEL) $(FONTS) ## Make .venv and install the pinned environment and the package
 
@@ -153,6 +153,9 @@ benchmarks: setup ## Measure speed and memory against other simulators (not part
 	@mkdir -p _build
 	$(PY) -m pytest -q -rs tests/benchmarks --benchmark-only --benchmark-quiet --benchmark-json=_build/benchmarks.json \
 		--tables book/benchmarks-tables.md
+
+set-repository: setup ## Write the repository's address everywhere (URL=https://github.com/you/book)
+	@$(PY) book/set_repository.py '$(URL)'
 
 clean: ## Remove what was built, and .venv
 	rm -rf _build build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage *.egg-info

@@ -17,6 +17,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import finish
+
 ROOT = Path(__file__).resolve().parent.parent
 # The landing page shows the widget of this chapter, alive.
 LANDING_CHAPTER = "chapters/03-quantum-train"
@@ -122,6 +125,9 @@ def main() -> int:
     if missing := missing_pages(toc, fresh):
         print(f"The build passed but left out: {', '.join(missing)}", file=sys.stderr)
         return 1
+    finish.without_icon_script(fresh)
+    title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
+    finish.write_twins(ROOT, names, fresh, title)
     html, former = build / "html", build / "former"
     if html.exists():
         html.rename(former)

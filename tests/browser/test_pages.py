@@ -15,7 +15,8 @@ URL = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["u
 PAGES = sorted(
     page
     for page in (path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
-    if not page.startswith("_") and page != "index.html"  # index.html only redirects
+    # index.html only redirects, and the page for wrong addresses works where the book is published
+    if not page.startswith("_") and page not in ("index.html", "404.html")
 )
 AXE = (Path(__file__).parent / "axe.min.js").read_text("utf-8")
 
@@ -116,6 +117,35 @@ def test_the_colab_button_opens_the_notebook(page):
 
 def test_names_no_other_host(page):
     assert outside_loads((HTML / page).read_text("utf-8")) == []
+
+
+def test_says_what_it_is_where_it_is_found_or_shared(page):
+    text = (HTML / page).read_text("utf-8")
+    sphinx = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["sphinx"]["config"]
+    assert f'<link rel="canonical" href="{sphinx["html_baseurl"]}{page}"' in text
+    if page == "search.html":
+        return
+    for name in ('name="description"', 'property="og:title"', 'property="og:image"'):
+        assert re.search(rf'<meta {name} content="[^"]{{10,}}"', text), name
+    assert (HTML / "sitemap.xml").read_text("utf-8").count(f"/{page}</loc>") == 1
+
+
+def test_a_wrong_address_has_a_page():
+    text = (HTML / "404.html").read_text("utf-8")
+    assert "not found" in text.lower()
+    assert URL.split("/")[-1] in re.search(r'href="([^"]*custom\.css)', text)[1]
+
+
+def test_is_light(page):
+    """A page with all that it loads, fonts and formulas apart, which all pages share."""
+    text = (HTML / page).read_text("utf-8")
+    parser = Loads()
+    parser.feed(text)
+    loaded = {
+        (HTML / page).parent / url.split("?")[0] for url in parser.found if "mathjax" not in url
+    }
+    size = len(text) + sum(path.stat().st_size for path in loaded if path.is_file())
+    assert size < (2.5e6 if page.startswith("chapters") else 1.2e6), f"{size:,} bytes"
 
 
 def test_opens_in_silence(browser, page):

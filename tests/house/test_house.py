@@ -43,6 +43,13 @@ def test_one_address(name):
     assert repositories((ROOT / name).read_text("utf-8")) == repositories(URL)
 
 
+def test_the_pages_lie_where_github_publishes_them():
+    sphinx = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["sphinx"]["config"]
+    owner, name = URL.removeprefix("https://github.com/").split("/")
+    assert sphinx["html_baseurl"] == sphinx["ogp_site_url"] == f"https://{owner}.github.io/{name}/"
+    assert sphinx["notfound_urls_prefix"] == f"/{name}/"
+
+
 def test_another_address_is_seen():
     colab = "https://colab.research.google.com/github/x/y/blob/main/z.ipynb"
     assert repositories(f"git+https://github.com/a/b.git {colab}") == {"a/b", "x/y"}
@@ -115,7 +122,7 @@ def test_every_asset_is_here():
     """What the pages load is in the repository, and what others made keeps its licence."""
     static = ROOT / "book" / "_static"
     css = (static / "custom.css").read_text("utf-8")
-    files = re.findall(r"url\(([^)]+)\)", css)
+    files = [url for url in re.findall(r"url\(([^)]+)\)", css) if not url.startswith('"data:')]
     assert files
     assert [name for name in files if not (static / name).is_file()] == []
     for name in ("mathjax/LICENSE", "fonts/OFL.txt", "mathjax/tex-chtml.js", "anyhost.js"):
