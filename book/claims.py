@@ -386,7 +386,7 @@ def room_section(rows: DataFrame, room: str) -> str:
 
 # --- Growth
 
-RIVALS = ("random slots", "circuit 5", "circuit 10", "sparse weights")
+RIVALS = ("random slots", "circuit 5", "circuit 10", "sparse weights", "dictionary")
 
 
 def growth_section(rows: DataFrame) -> str:
