@@ -129,7 +129,12 @@ def test_every_asset_is_here():
         assert (static / name).is_file()
 
 
-# --- The API page
+# --- The API pages
+
+
+def api():
+    """The text of all of them."""
+    return "\n".join(path.read_text("utf-8") for path in sorted(ROOT.glob("book/api-*.md")))
 
 
 def undocumented(names, page):
@@ -140,7 +145,7 @@ def undocumented(names, page):
 
 def test_every_public_name_is_on_the_api_page():
     names = [*qtdqas_lite.__all__, *qtdqas_lite.widgets.__all__]
-    assert undocumented(names, (ROOT / "book" / "api.md").read_text("utf-8")) == []
+    assert undocumented(names, api()) == []
 
 
 def public(module):
@@ -152,7 +157,7 @@ def public(module):
 @pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(tasks.__path__)])
 def test_every_public_name_of_a_task_is_on_the_api_page(name):
     module = importlib.import_module(f"qtdqas_lite.tasks.{name}")
-    page = (ROOT / "book" / "api.md").read_text("utf-8")
+    page = api()
     shown_whole = f".. automodule:: {module.__name__}\n" in page
     assert shown_whole or undocumented(public(module), page) == []
 
@@ -173,7 +178,9 @@ def examples(page):
     return [block for block in blocks if "google.colab" not in block]
 
 
-@pytest.mark.parametrize("page", ["book/api.md", "book/teach.md"])
+@pytest.mark.parametrize(
+    "page", [f"book/{name}.md" for name in ("api-circuits", "api-networks", "api-tasks", "teach")]
+)
 def test_examples_run_as_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for registry, name in ((gates.ROTATIONS, "r_xz"), (gates.ENTANGLERS, "star")):
