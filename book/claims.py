@@ -248,7 +248,7 @@ def classification_section(rows: DataFrame) -> str:
         ),
         (
             "no discrete circuit is reported",
-            f"the likeliest circuit, as trained: {100 * discrete.median():.1f} %; trained anew: "
+            f"the likeliest circuit, as trained: {100 * discrete.median():.1f} %; retrained: "
             f"{100 * retrained.median():.1f} %",
             "nothing to compare with",
         ),
@@ -300,7 +300,7 @@ def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
         found.append(
             (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), counted, judged)
         )
-    counts = ["searches", "worse than the mixture", "better when trained anew", "dead"]
+    counts = ["searches", "worse than the mixture", "better when retrained", "dead"]
     return table(["task", *counts, "verdict"], found)
 
 
@@ -369,7 +369,7 @@ def room_section(rows: DataFrame, room: str) -> str:
         ),
         (
             "no discrete circuit is reported",
-            f"the likeliest circuit, as trained: {discrete}; trained anew: {retrained}",
+            f"the likeliest circuit, as trained: {discrete}; retrained: {retrained}",
             "nothing to compare with",
         ),
         (
