@@ -19,6 +19,8 @@ ICON_SCRIPT = re.compile(
 )
 # The same for all folds, and so of no use to somebody who hears it; the visible text says more.
 FOLD = re.compile(r'<summary aria-label="Toggle hidden content">')
+# The arrow that opens a page's parts in the table of contents says nothing at all.
+PARTS = re.compile(r'<summary>(?=<span class="toctree-toggle")')
 
 
 def without_icon_script(html: Path) -> None:
@@ -26,6 +28,7 @@ def without_icon_script(html: Path) -> None:
     for page in html.rglob("*.html"):
         text = page.read_text("utf-8")
         changed = FOLD.sub("<summary>", ICON_SCRIPT.sub("", text))
+        changed = PARTS.sub('<summary aria-label="Parts of this page">', changed)
         if changed != text:
             page.write_text(changed, "utf-8")
     for left in html.glob("_static/scripts/fontawesome.js*"):

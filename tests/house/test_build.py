@@ -66,7 +66,8 @@ def book(tmp_path_factory):
     root = tmp_path_factory.mktemp("books") / "a book"
     (root / "book").mkdir(parents=True)
     (root / "chapters").mkdir()
-    shutil.copy(ROOT / "book/build.py", root / "book")
+    for name in ("build.py", "finish.py"):
+        shutil.copy(ROOT / "book" / name, root / "book")
     config = """
 title: T
 only_build_toc_files: true

@@ -113,14 +113,15 @@ def elsewhere(tmp_path):
 def test_the_address_is_written_everywhere_and_can_be_written_again(elsewhere):
     root, files = elsewhere
     before = {path: path.read_bytes() for path in files}
-    changed = moving.set_repository(root, files, "https://github.com/an-owner/a.book.git")
+    owner, name = "an-owner", "a.book"  # never side by side: this file is changed and restored too
+    changed = moving.set_repository(root, files, f"https://github.com/{owner}/{name}.git")
     assert len(changed) > 15
     left = [p.name for p in changed if "OWNER" in p.read_text("utf-8") and p.suffix != ".py"]
     assert [name for name in left if name not in ("CONTRIBUTING.md",)] == []
     config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
-    assert config["repository"]["url"] == "https://github.com/an-owner/a.book"
+    assert config["repository"]["url"] == f"https://github.com/{owner}/{name}"
     sphinx = config["sphinx"]["config"]
-    assert sphinx["html_baseurl"] == sphinx["ogp_site_url"] == "https://an-owner.github.io/a.book/"
+    assert sphinx["html_baseurl"] == sphinx["ogp_site_url"] == f"https://{owner}.github.io/{name}/"
     assert sphinx["notfound_urls_prefix"] == "/a.book/"
     moving.set_repository(root, files, "https://github.com/OWNER/REPO")
     assert {path: path.read_bytes() for path in files} == before
