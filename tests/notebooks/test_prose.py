@@ -125,6 +125,14 @@ def test_chapters_are_linked_where_they_are_named(path):
     assert not list(unlinked(text_of(notebook), path.stem[:2].upper()))
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_papers_are_in_the_bibliography(path):
+    listed = (ROOT / "book/references.bib").read_text("utf-8")
+    cited = re.findall(r"arxiv\.org/abs/([\d.]+\d)", text_of(nbformat.read(path, as_version=4)))
+    assert cited
+    assert [paper for paper in cited if paper not in listed] == []
+
+
 @pytest.mark.parametrize("path", [*CHAPTERS, *PAGES], ids=lambda path: path.stem)
 def test_one_thing_has_one_name(path):
     if path.suffix == ".md":
