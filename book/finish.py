@@ -21,14 +21,17 @@ ICON_SCRIPT = re.compile(
 FOLD = re.compile(r'<summary aria-label="Toggle hidden content">')
 # The arrow that opens a page's parts in the table of contents says nothing at all.
 PARTS = re.compile(r'<summary>(?=<span class="toctree-toggle")')
+# The corner of a table of pandas heads nothing.
+CORNER = re.compile(r"<th[^>]*>\s*</th>")
 
 
 def without_icon_script(html: Path) -> None:
-    """Take the icons' script out of every page, and its files away."""
+    """Take the icons' script out of every page, and its files away; mend what is read aloud."""
     for page in html.rglob("*.html"):
         text = page.read_text("utf-8")
         changed = FOLD.sub("<summary>", ICON_SCRIPT.sub("", text))
         changed = PARTS.sub('<summary aria-label="Parts of this page">', changed)
+        changed = CORNER.sub("<td></td>", changed)
         if changed != text:
             page.write_text(changed, "utf-8")
     for left in html.glob("_static/scripts/fontawesome.js*"):

@@ -137,6 +137,21 @@ def test_a_wrong_address_has_a_page():
     assert URL.split("/")[-1] in re.search(r'href="([^"]*custom\.css)', text)[1]
 
 
+def test_the_stylesheet_has_every_icon_that_the_pages_ask_for():
+    css = (ROOT / "book/_static/custom.css").read_text("utf-8")
+    drawn = set(re.findall(r"\.fa-([a-z-]+) \{ --icon", css))
+    pages = list(HTML.rglob("*.html"))
+    used = {
+        name
+        for page in pages
+        for classes in re.findall(
+            r'class="([^"]*\bfa[bs]?\b[^"]*|[^"]*fa-solid[^"]*)"', page.read_text("utf-8")
+        )
+        for name in re.findall(r"fa-(?!solid|lg|brands|regular)([a-z-]+)", classes)
+    }
+    assert used <= drawn
+
+
 def test_is_light(page):
     """A page with all that it loads, fonts and formulas apart, which all pages share."""
     text = (HTML / page).read_text("utf-8")

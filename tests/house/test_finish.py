@@ -1,7 +1,6 @@
 """What is done to built pages, and the command that writes the repository's address."""
 
 import importlib.util
-import re
 import shutil
 import subprocess
 import sys
@@ -31,29 +30,18 @@ def test_the_icons_script_goes_and_folds_are_named_by_what_they_say(tmp_path):
     tag = '<script defer src="../_static/scripts/fontawesome.js?digest=1"></script>'
     preload = '<link rel="preload" as="script" href="../_static/scripts/fontawesome.js?digest=1">'
     fold = '<summary aria-label="Toggle hidden content"><span>How it is drawn</span></summary>'
+    parts = '<summary><span class="toctree-toggle"></span></summary>'
+    corner = "<tr><th></th><th>a</th></tr>"
     for path in (page, tmp_path / "_static/scripts/fontawesome.js.map"):
         path.parent.mkdir(parents=True)
-        path.write_text(preload + tag + kept + fold, "utf-8")
+        path.write_text(preload + tag + kept + fold + parts + corner, "utf-8")
     finish.without_icon_script(tmp_path)
-    assert page.read_text("utf-8") == f"{kept}<summary><span>How it is drawn</span></summary>"
+    found = page.read_text("utf-8").removeprefix(f"{kept}<summary><span>How it is drawn</span>")
+    assert found == (
+        '</summary><summary aria-label="Parts of this page"><span class="toctree-toggle">'
+        "</span></summary><tr><td></td><th>a</th></tr>"
+    )
     assert not list(tmp_path.glob("_static/scripts/fontawesome*"))
-
-
-def test_the_stylesheet_has_every_icon_that_the_pages_ask_for():
-    css = (ROOT / "book/_static/custom.css").read_text("utf-8")
-    drawn = set(re.findall(r"\.fa-([a-z-]+) \{ --icon", css))
-    pages = list((ROOT / "_build/html").rglob("*.html"))
-    if not pages:
-        pytest.skip("the book is not built")
-    used = {
-        name
-        for page in pages
-        for classes in re.findall(
-            r'class="([^"]*\bfa[bs]?\b[^"]*|[^"]*fa-solid[^"]*)"', page.read_text("utf-8")
-        )
-        for name in re.findall(r"fa-(?!solid|lg|brands|regular)([a-z-]+)", classes)
-    }
-    assert used <= drawn
 
 
 def notebook():
