@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .circuits import CIRCUITS, Candidate
 from .errors import CheckpointError
 from .files import is_file, write_atomically
-from .mapping import FEATURES, AffineChunkMapping, AffineMapping, MLPMapping
+from .mapping import FEATURES, AffineMapping, MLPMapping
 from .target import copy_target, tensors_to_write
 
 SCHEMA = 3
@@ -33,7 +33,6 @@ class Checkpointed(nn.Module):
     mapping: nn.Module
     feature: Any
     shapes: dict[str, torch.Size]
-    weights_per_state: int
     bits: Tensor
     scale: Tensor
 
@@ -51,12 +50,11 @@ class Checkpointed(nn.Module):
         circuit: dict[str, Any] = {"kind": "custom"}
         if type(self.circuit) in CIRCUITS.values():
             circuit = {"kind": type(self.circuit).__name__, **self.circuit.configuration()}  # type: ignore[operator]
-        mappings = {AffineMapping: "affine", AffineChunkMapping: "affine", MLPMapping: "mlp"}
+        mappings = {AffineMapping: "affine", MLPMapping: "mlp"}
         header = {
             "circuit": circuit,
             "mapping": {"kind": mappings.get(type(self.mapping), "custom")},
             "feature": self.feature if isinstance(self.feature, str) else "custom",
-            "weights_per_state": self.weights_per_state,
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "trained": [name for name, p in self.named_parameters() if p.requires_grad],
             "training": self.training,
@@ -104,9 +102,7 @@ class Checkpointed(nn.Module):
                 mapping = _mapping(header["mapping"], tensors, int(circuit.n_qubits), path)  # type: ignore[arg-type]
             if feature is None and header["feature"] not in FEATURES:
                 raise CheckpointError(f"{path} holds a feature of your own: pass feature=...")
-            options: dict[str, Any] = {"feature": feature or header["feature"]}
-            options["weights_per_state"] = header["weights_per_state"]
-            net = cls(target, circuit, mapping, **options)
+            net = cls(target, circuit, mapping, feature=feature or header["feature"])
             for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
                 if name in tensors and tensors[name].is_floating_point():
                     tensor.data = tensor.data.to(tensors[name].dtype)
@@ -177,13 +173,10 @@ def _circuit(saved: dict[str, Any], tensors: dict[str, Tensor], path: str | Path
 def _mapping(
     saved: dict[str, Any], tensors: dict[str, Tensor], n_qubits: int, path: str | PathLike[str]
 ) -> nn.Module:
-    # The saved tensors say how many outputs there are, because the header could name any number.
     if saved["kind"] == "affine":
-        bias = tensors["mapping.bias"]
-        return AffineChunkMapping(n_qubits, len(bias)) if bias.dim() else AffineMapping(n_qubits)
+        return AffineMapping(n_qubits)
     if saved["kind"] == "mlp":
-        hidden = len(tensors["mapping.hidden_layer.bias"])
-        return MLPMapping(n_qubits, hidden, n_outputs=len(tensors["mapping.output_layer.bias"]))
+        return MLPMapping(n_qubits, len(tensors["mapping.hidden_layer.bias"]))
     raise CheckpointError(f"{path} holds a mapping of your own: pass mapping=...")
 
 

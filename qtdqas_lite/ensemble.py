@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import lru_cache, reduce
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,7 @@ class CircuitEnsemble(Relaxation):
     Attributes:
         candidates: The circuits, in the order of the weights.
         theta: The angles in radians, uniform in [-pi, pi): shape (n_layers, n_qubits).
-        alpha: ``"circuit"``, shape (n_candidates,): logits from N(0, 0.01**2), or with
-            ``weights="raw"`` the weights themselves, which start at 1 / n_candidates plus that.
+        alpha: ``"circuit"``, shape (n_candidates,): logits from N(0, 0.01**2).
     """
 
     constants: Tensor
@@ -41,7 +40,6 @@ class CircuitEnsemble(Relaxation):
         self,
         space: Iterable[Candidate | str],
         *,
-        weights: Literal["softmax", "raw"] = "softmax",
         temperature: float = 1.0,
         sampling: Sampling = "softmax",
         generator: torch.Generator | None = None,
@@ -52,11 +50,8 @@ class CircuitEnsemble(Relaxation):
             space: The candidates, all with the same number of qubits and of layers: a
                 :class:`~qtdqas_lite.SearchSpace`, such as ``paper_space(n, n_layers)``, or a list
                 of them or of their JSON texts.
-            weights: ``"softmax"``, or ``"raw"``: weights that may have any sign and sum, so that
-                the result is no longer a distribution. It can be negative, which the feature
-                ``"log"`` cannot take: give the network ``feature="scaled"``.
             temperature: Above 0; see :class:`.Relaxation`.
-            sampling: See :class:`.Relaxation`; raw weights are never sampled.
+            sampling: See :class:`.Relaxation`.
             generator: Where angles and weights are drawn from; torch's global one by default.
 
         Raises:
@@ -71,18 +66,12 @@ class CircuitEnsemble(Relaxation):
             raise CircuitError(
                 f"the candidates must share one number of qubits and of layers, got {sorted(sizes)}"
             )
-        if weights not in ("softmax", "raw"):
-            raise CircuitError(f"weights must be 'softmax' or 'raw', got {weights!r}")
-        if weights == "raw" and sampling != "softmax":
-            raise CircuitError("raw weights cannot be sampled from: leave sampling out")
         ((self.n_qubits, self.n_layers),) = sizes
-        self.weights = weights
         check_memory(self.n_qubits, len(self.candidates), real=False)
         angles = torch.rand(self.n_layers, self.n_qubits, generator=generator)
         self.theta = nn.Parameter(math.pi * (2 * angles - 1))
-        draw = 0.01 * torch.randn(len(self.candidates), generator=generator)
-        centre = 1 / len(draw) if weights == "raw" else 0.0
-        self.alpha["circuit"] = nn.Parameter(centre + draw)
+        draw = torch.randn(len(self.candidates), generator=generator)
+        self.alpha["circuit"] = nn.Parameter(0.01 * draw)
         # With the gates themselves in the key: a name can be given to another one.
         found = _compared(self.candidates, (*ROTATIONS.items(), *ENTANGLERS.items()))
         distinct = [i for i, (first, _) in enumerate(found) if first == i]
@@ -127,19 +116,6 @@ class CircuitEnsemble(Relaxation):
             total: Tensor = reduce(torch.add, parts)
             return total
 
-    def mixture(self) -> dict[str, Tensor]:
-        """Give the weights of the candidates; see :meth:`.Relaxation.mixture`."""
-        mixture = super().mixture()  # which refuses logits that are not finite
-        return {"circuit": self.alpha["circuit"]} if self.weights == "raw" else mixture
-
-    def entropy(self) -> Tensor:
-        """Tell how undecided the weights are, from 0 to 1; of raw weights, their sizes count."""
-        if self.weights == "softmax":
-            return super().entropy()
-        sizes = self.alpha["circuit"].abs()
-        nats: Tensor = torch.special.entr(sizes / sizes.sum()).sum()
-        return nats / math.log(max(2, len(sizes)))
-
     def architecture(self) -> Candidate:
         """Return the candidate with the largest weight; it can be a dead one."""
         return self.candidates[int(self.logits()["circuit"].argmax())]
@@ -155,7 +131,6 @@ class CircuitEnsemble(Relaxation):
         """Return the arguments that build this ensemble again; plain JSON values."""
         return {
             "space": [candidate.to_json() for candidate in self.candidates],
-            "weights": self.weights,
             "temperature": self.temperature,
             "sampling": self.sampling,
         }

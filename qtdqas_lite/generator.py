@@ -37,9 +37,6 @@ class GeneratedNetwork(Checkpointed):
     result is an ``nn.Module`` like any other: call it, train it with any optimiser, then
     :meth:`export` the plain network.
 
-    With ``weights_per_state`` = c, basis state i yields the weights c i, ..., c i + c - 1
-    (quantum parameter adaptation, Liu et al., 2025). Then ceil(log2(M / c)) qubits are enough.
-
     The numbers of the mapping are standardised by their mean and deviation at the start. Each
     tensor of the target is then given ``gain`` times the deviation of its own initialiser, so that
     the generated network starts much as the plain one would. A tensor that starts constant (in a
@@ -53,7 +50,6 @@ class GeneratedNetwork(Checkpointed):
             network, or :meth:`export` the target.
         circuit: The circuit; ``circuit()`` gives the probabilities.
         mapping: The mapping; ``mapping(bits, feature)`` gives the numbers of each basis state.
-        weights_per_state: How many weights one basis state yields, c.
         scale: Deviation of each generated tensor, shape (number of tensors,).
         centre: Centre of each generated tensor, shape (number of tensors,).
     """
@@ -71,7 +67,6 @@ class GeneratedNetwork(Checkpointed):
         mapping: Literal["affine", "mlp"] | nn.Module = "affine",
         *,
         feature: Feature | Callable[[Tensor], Tensor] = "log",
-        weights_per_state: int = 1,
         gain: float = 2.0,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -83,11 +78,9 @@ class GeneratedNetwork(Checkpointed):
             circuit: A module with an attribute ``n_qubits``, whose ``forward()`` gives
                 probabilities of shape (2**n_qubits,), such as :class:`~qtdqas_lite.FixedCircuit`.
             mapping: ``"affine"``, ``"mlp"``, or a module that maps the bits and the feature of
-                ``rows`` = ceil(M / c) basis states, shapes (rows, n_qubits) and (rows,), to
-                numbers of shape (rows,) if c = 1, else (rows, c).
+                the first M basis states, shapes (M, n_qubits) and (M,), to M numbers.
             feature: How probabilities (2**n,) become the mapping's input (2**n,): ``"log"``
                 (:func:`log_feature`), ``"scaled"`` (2**n p - 1), ``"raw"`` (p) or a function.
-            weights_per_state: How many weights one basis state yields, c, at least 1.
             gain: How far weights spread, in units of the target's own initial deviation. For a
                 linear layer, sqrt(6) = 2.45 would be He's initialisation.
             generator: Where the mapping's initial values are drawn from. The target's own values
@@ -105,26 +98,22 @@ class GeneratedNetwork(Checkpointed):
         tensors = tensors_to_write(self.target)
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
         self.n_weights = sum(shape.numel() for shape in self.shapes.values())
-        self.weights_per_state = check_whole(TargetError, 1, weights_per_state=weights_per_state)
-        n_states = -(-self.n_weights // self.weights_per_state)
         check_type(TargetError, nn.Module, circuit=circuit)
         n_qubits = check_whole(TargetError, 1, n_qubits=getattr(circuit, "n_qubits", None))
-        if 2 ** min(n_qubits, 60) < n_states:
+        if 2 ** min(n_qubits, 60) < self.n_weights:
             raise TargetError(
-                f"{n_qubits} qubits have {2**n_qubits:,} basis states, each for "
-                f"{weights_per_state:,} of the target's {self.n_weights:,} weights; use "
-                f"n_qubits={n_qubits_for(n_states)} or "
-                f"weights_per_state={-(-self.n_weights // 2**n_qubits)}"
+                f"{n_qubits} qubits have {2**n_qubits:,} basis states, one for each weight, and "
+                f"the target has {self.n_weights:,}; use n_qubits={n_qubits_for(self.n_weights)}"
             )
         self.circuit = circuit
         self.feature = feature
-        self.mapping = make_mapping(mapping, n_qubits, self.weights_per_state, generator=generator)
+        self.mapping = make_mapping(mapping, n_qubits, generator=generator)
         centre, scale = initial_spread(tensors, gain)
         self.register_buffer("centre", centre)
         self.register_buffer("scale", scale)
         self.register_buffer("raw_mean", torch.zeros(()))
         self.register_buffer("raw_deviation", torch.ones(()))
-        self.register_buffer("bits", basis_bits(n_qubits, n_states), persistent=False)
+        self.register_buffer("bits", basis_bits(n_qubits, self.n_weights), persistent=False)
         self._places = written_places(self.target, tensors)
         self._padding = padding_rows(self.target, self._places)
         strip_weights(self.target, self._places)
@@ -147,18 +136,17 @@ class GeneratedNetwork(Checkpointed):
 
     def _raw(self) -> Tensor:
         """Run circuit, feature and mapping: shape (M,)."""
-        n_states, n_qubits = self.bits.shape
+        n_weights, n_qubits = self.bits.shape
         probabilities = checked_part("circuit", self.circuit(), (2**n_qubits,))
         feature = feature_function(self.feature)(probabilities)
         feature = checked_part("feature", feature, (2**n_qubits,))
         if self.bits.dtype.itemsize < 4:  # circuits have no such precision
             feature = feature.to(self.bits.dtype)
         try:
-            raw = self.mapping(self.bits, feature[:n_states])
+            raw = self.mapping(self.bits, feature[:n_weights])
         except RuntimeError as error:
             raise TargetError(f"the mapping failed on {n_qubits} bits: {error}") from error
-        chunk = () if self.weights_per_state == 1 else (self.weights_per_state,)
-        return checked_part("mapping", raw, (n_states, *chunk)).flatten()[: self.n_weights]
+        return checked_part("mapping", raw, (n_weights,))
 
     def weights(self) -> dict[str, Tensor]:
         """Write the target's weights.
@@ -249,7 +237,8 @@ def finite_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         raise TargetError(
             "the generated weights are not finite; look for NaN in the circuit's angles and the "
             "mapping, and if training put it there, lower the learning rate or clip the "
-            "gradient's norm; negative probabilities (raw weights) need feature='scaled'"
+            "gradient's norm; a circuit of your own with negative probabilities needs another "
+            "feature than 'log'"
         )
     return weights
 

@@ -69,81 +69,41 @@ class AffineMapping(nn.Module):
         return bits @ self.bit_coefficients + self.feature_coefficient * feature + self.bias
 
 
-class AffineChunkMapping(nn.Module):
-    """An :class:`AffineMapping` for each number of a chunk: several numbers from a basis state.
-
-    The numbers of one chunk start close to each other, since only their bit coefficients differ.
-    Chunks are those of quantum parameter adaptation (Liu et al., 2025).
-
-    Attributes:
-        bit_coefficients: Shape (n_qubits, n_outputs), drawn from N(0, 0.1**2 / n_qubits).
-        feature_coefficients: Shape (n_outputs,), start at 1.
-        bias: Shape (n_outputs,), starts at 0.
-    """
-
-    def __init__(
-        self, n_qubits: int, n_outputs: int, *, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        check_whole(TargetError, 1, n_qubits=n_qubits, n_outputs=n_outputs)
-        draw = torch.randn(n_qubits, n_outputs, generator=generator)
-        self.bit_coefficients = nn.Parameter(0.1 / math.sqrt(n_qubits) * draw)
-        self.feature_coefficients = nn.Parameter(torch.ones(n_outputs))
-        self.bias = nn.Parameter(torch.zeros(n_outputs))
-
-    def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
-        """Map bits (rows, n_qubits) and feature (rows,) to numbers (rows, n_outputs)."""
-        by_feature = feature[:, None] * self.feature_coefficients
-        return bits @ self.bit_coefficients + by_feature + self.bias
-
-
 class MLPMapping(nn.Module):
-    """A network with one hidden tanh layer, from bits and feature to one or more numbers.
+    """A network with one hidden tanh layer, from bits and feature of a basis state to a number.
 
-    It has (n_qubits + 2 + n_outputs) * hidden + n_outputs trained numbers. Each hidden unit is
-    centred over the basis states: its mean would move all weights of the target at once, until
-    every ReLU there is dead.
+    It has (n_qubits + 3) * hidden + 1 trained numbers. Each hidden unit is centred over the basis
+    states: its mean would move all weights of the target at once, until every ReLU there is dead.
     """
 
     def __init__(
-        self,
-        n_qubits: int,
-        hidden: int = 8,
-        *,
-        n_outputs: int = 1,
-        generator: torch.Generator | None = None,
+        self, n_qubits: int, hidden: int = 8, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        check_whole(TargetError, 1, n_qubits=n_qubits, hidden=hidden, n_outputs=n_outputs)
+        check_whole(TargetError, 1, n_qubits=n_qubits, hidden=hidden)
         # The layers' own initialisers would draw from the global generator.
         self.hidden_layer = nn.utils.skip_init(nn.Linear, n_qubits + 1, hidden)  # type: ignore[no-untyped-call]
-        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, n_outputs)  # type: ignore[no-untyped-call]
+        self.output_layer = nn.utils.skip_init(nn.Linear, hidden, 1)  # type: ignore[no-untyped-call]
         nn.init.normal_(self.hidden_layer.weight, std=1.0, generator=generator)
         nn.init.normal_(self.hidden_layer.bias, std=0.5, generator=generator)
         nn.init.normal_(self.output_layer.weight, std=hidden**-0.5, generator=generator)
         nn.init.zeros_(self.output_layer.bias)
 
     def forward(self, bits: Tensor, feature: Tensor) -> Tensor:
-        """Map bits (rows, n_qubits) and feature (rows,) to numbers.
-
-        Returns:
-            Shape (rows,) with one output, (rows, n_outputs) with more.
-        """
+        """Map bits (rows, n_qubits) and feature (rows,) to numbers (rows,)."""
         units = torch.tanh(self.hidden_layer(torch.cat([bits, feature[:, None]], 1)))
         numbers: Tensor = self.output_layer(units - units.mean(0))
-        return numbers[:, 0] if numbers.shape[1] == 1 else numbers
+        return numbers[:, 0]
 
 
 def make_mapping(
-    mapping: str | nn.Module, n_qubits: int, n_outputs: int, *, generator: torch.Generator | None
+    mapping: str | nn.Module, n_qubits: int, *, generator: torch.Generator | None
 ) -> nn.Module:
     """Return the mapping of a name, newly drawn, or the module itself."""
     if isinstance(mapping, nn.Module):
         return mapping
     if mapping == "mlp":
-        return MLPMapping(n_qubits, n_outputs=n_outputs, generator=generator)
+        return MLPMapping(n_qubits, generator=generator)
     if mapping != "affine":
         raise TargetError(f"mapping must be 'affine', 'mlp' or a module, got {mapping!r}")
-    if n_outputs == 1:
-        return AffineMapping(n_qubits, generator=generator)
-    return AffineChunkMapping(n_qubits, n_outputs, generator=generator)
+    return AffineMapping(n_qubits, generator=generator)

@@ -18,7 +18,7 @@ from .relaxed_circuit import RelaxedCircuit
 from .score import angle_score
 from .search_space import SearchSpace, list_candidates
 
-Strategy = Literal["random", "successive-halving", "score", "score-then-train", "score-ascent"]
+Strategy = Literal["random", "successive-halving", "score", "score-ascent"]
 Train = Callable[[Candidate, int, int], float]
 
 
@@ -57,7 +57,6 @@ def select(
     budget: int,
     steps: int,
     score_cost: float = 1.0,
-    n_scored: int = 48,
     generator: torch.Generator | None = None,
 ) -> Selection:
     """Choose an architecture within a budget; every strategy is given the same.
@@ -67,20 +66,17 @@ def select(
       steps / 2, and the better half of those for steps (Jamieson and Talwalkar, arXiv 1502.07943).
     - ``"score"`` takes the highest :func:`~qtdqas_lite.score.angle_score` of as many random
       candidates as the budget pays for; nothing is trained.
-    - ``"score-then-train"`` scores ``n_scored`` random candidates, and trains the best of them for
-      ``steps`` each as long as the budget lasts.
     - ``"score-ascent"`` ascends the expected score of a distribution over the space by the score
       function (Williams 1992), and takes its likeliest architecture; nothing is trained.
 
     Args:
-        space: A search space; the first four also take a list of candidates.
+        space: A search space; the first three also take a list of candidates.
         train: Called with a candidate, a number of steps and a seed; trains it from random angles
             and returns its validation loss. A loss that is not finite counts as the worst.
         strategy: One of the above.
         budget: How many training steps may be spent in all, at least 1.
         steps: How many steps make a full training, at least 1.
         score_cost: How many training steps a score costs, above 0: measure it.
-        n_scored: How many candidates ``"score-then-train"`` scores, at least 1.
         generator: Where candidates, angles and seeds are drawn from; torch's global one by default.
 
     Raises:
@@ -89,17 +85,13 @@ def select(
     """
     if strategy not in get_args(Strategy):
         raise SearchError(f"strategy must be one of {list(get_args(Strategy))}, got {strategy!r}")
-    check_whole(SearchError, 1, budget=budget, steps=steps, n_scored=n_scored)
+    check_whole(SearchError, 1, budget=budget, steps=steps)
     check_positive(score_cost=score_cost)
     paid = _Paid(space, train, budget, score_cost, generator)
     if strategy == "random":
         trials = paid.train(paid.draw(budget // steps), steps)
     elif strategy == "successive-halving":
         trials = paid.halve(steps)
-    elif strategy == "score-then-train":
-        drawn = paid.draw(n_scored)
-        count = int((budget - score_cost * len(drawn)) / steps)
-        trials = paid.train(paid.score(drawn)[:count] if count > 0 else [], steps)
     elif strategy == "score":
         return paid.selection(paid.score(paid.draw(int(budget / score_cost)))[0])
     else:

@@ -21,9 +21,6 @@ class VarianceDecomposition:
         seed_deviation: The standard deviation over the seeds of one architecture.
         share: The share of the variance that is due to architectures, from 0 to 1 (the intraclass
             correlation coefficient of one-way random effects).
-        interval: The 95 % interval of that share, from the F distribution: exact if the scatter of
-            architectures and that of seeds are normal (Searle, Casella and McCulloch, Variance
-            Components, 1992). An end below 0 is given as 0.
     """
 
     mean: float
@@ -31,7 +28,6 @@ class VarianceDecomposition:
     architecture_deviation: float
     seed_deviation: float
     share: float
-    interval: tuple[float, float]
 
 
 def variance_decomposition(results: Tensor) -> VarianceDecomposition:
@@ -43,10 +39,7 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
 
     Raises:
         SearchError: if the results are not as described.
-        DependencyError: if SciPy is not installed.
     """
-    with needs("an interval", "scipy"):
-        from scipy.stats import f as f_distribution
     try:
         results = torch.as_tensor(results, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -57,22 +50,14 @@ def variance_decomposition(results: Tensor) -> VarianceDecomposition:
             f"results must be finite, with at least 2 architectures and 2 seeds, got shape "
             f"{tuple(results.shape)}"
         )
-    count, seeds = results.shape
     within = results.var(1).mean().item()
-    of_means = results.mean(1).var().item()
-    between = max(0.0, of_means - within / seeds)
-    # The ratio of mean squares, and what it would be at both ends of its interval.
-    ratio = seeds * of_means / max(within, 1e-300)
-    freedom = count - 1, count * (seeds - 1)
-    ends = [ratio / quantile for quantile in f_distribution.interval(0.95, *freedom)]
-    high, low = (max(0.0, float((end - 1) / (end - 1 + seeds))) for end in ends)
+    between = max(0.0, results.mean(1).var().item() - within / results.shape[1])
     return VarianceDecomposition(
         mean=results.mean().item(),
         best=results.mean(1).max().item(),
         architecture_deviation=between**0.5,
         seed_deviation=within**0.5,
         share=between / max(between + within, 1e-300),
-        interval=(low, high),
     )
 
 

@@ -21,19 +21,16 @@ from qtdqas_lite import (
     paper_space,
 )
 from qtdqas_lite.checkpoint import CIRCUITS, read_file, write_file
-from qtdqas_lite.mapping import AffineChunkMapping
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("mapping", ["affine", "mlp"])
-@pytest.mark.parametrize("weights_per_state", [1, 3])
-def test_loading_restores_the_network_bitwise(name, mapping, weights_per_state, tmp_path):
+def test_loading_restores_the_network_bitwise(name, mapping, tmp_path):
     make, x = TARGETS[name]
-    net = wrap(make(), mapping=mapping, weights_per_state=weights_per_state)
+    net = wrap(make(), mapping=mapping)
     net(x)  # moves the running statistics of a batch norm
     net.save(tmp_path / "net.safetensors")
     again = GeneratedNetwork.load(tmp_path / "net.safetensors", make())
-    assert again.weights_per_state == weights_per_state
     assert torch.equal(output(again.eval(), x), output(net.eval(), x))
     assert again.count() == net.count()
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
@@ -107,18 +104,6 @@ def test_a_readers_own_parts_are_passed_in(tmp_path):
             GeneratedNetwork.load(tmp_path / "net", mlp(), **fewer)
 
 
-def test_a_readers_own_chunks_are_passed_in(tmp_path):
-    class Own(AffineChunkMapping):
-        pass
-
-    net = wrap(mlp(), mapping=Own(4, 3), weights_per_state=3)
-    net.save(tmp_path / "net")
-    again = GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Own(4, 3))
-    assert torch.equal(again.weights()["0.weight"], net.weights()["0.weight"])
-    with pytest.raises(CheckpointError, match=r"shape \(15, 3\)"):
-        GeneratedNetwork.load(tmp_path / "net", mlp(), mapping=Own(4, 4))
-
-
 @pytest.mark.parametrize(
     "circuit",
     [
@@ -127,7 +112,7 @@ def test_a_readers_own_chunks_are_passed_in(tmp_path):
         RelaxedCircuit(6, 2, sharing="qubit", separate_angles=True, temperature=0.5),
         RelaxedCircuit(6, 2, rotations=("ry", "rz"), entanglers=("ring",), sampling="gumbel"),
         CircuitEnsemble(paper_space(6, 2)),
-        CircuitEnsemble(list(paper_space(6, 2))[:3], weights="raw"),
+        CircuitEnsemble(list(paper_space(6, 2))[:3]),
     ],
 )
 def test_the_choices_of_a_circuit_survive(circuit, tmp_path):
@@ -303,10 +288,6 @@ def test_a_foreign_schema_is_refused(schema, saved):
         {"shapes": {}},
         {"feature": ["log"]},
         {"shapes": None},
-        {"weights_per_state": 2},
-        {"weights_per_state": 0},
-        {"weights_per_state": 10**12},
-        {"weights_per_state": None},
         {"circuit": {"kind": ["FixedCircuit"], "n_qubits": 6, "n_layers": 2}},
         {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "entangler": [[]] * 2}},
         {"circuit": {"kind": "FixedCircuit", "n_qubits": 6, "n_layers": 2, "rotation": 7}},

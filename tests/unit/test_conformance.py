@@ -93,7 +93,6 @@ CIRCUITS = {
     "relaxed unitary": relaxed(entangler_mixture="unitary", entanglers=("ring", "cz-ring")),
     **{f"relaxed {way}": relaxed(sampling=way, sharing="qubit") for way in SAMPLED},
     "ensemble": ensemble(),
-    "ensemble raw": ensemble(weights="raw"),
     "ensemble mixed": ensemble(mixed_pool),
     **{f"ensemble {way}": ensemble(sampling=way) for way in SAMPLED},
     "growing": growing(start="ht"),
@@ -143,9 +142,8 @@ def test_gives_a_distribution(name, n):
     assert p.shape == (2**n,)
     assert p.dtype == torch.float32
     assert p.isfinite().all()
-    if "raw" not in name:
-        assert p.min() >= 0
-        torch.testing.assert_close(p.sum().item(), 1.0, atol=1e-5, rtol=0)
+    assert p.min() >= 0
+    torch.testing.assert_close(p.sum().item(), 1.0, atol=1e-5, rtol=0)
     double = outcome(circuit.double())
     assert double.dtype == torch.float64
     torch.testing.assert_close(p.double(), double, atol=1e-5, rtol=0)
@@ -252,8 +250,7 @@ def test_copies_are_whole_and_share_nothing(name):
 @every_circuit
 def test_writes_a_network(name):
     circuit = build(name)
-    # The logarithm of a negative number is none.
-    net = GeneratedNetwork(nn.Linear(3, 2), circuit, feature="scaled" if "raw" in name else "log")
+    net = GeneratedNetwork(nn.Linear(3, 2), circuit)
     net(torch.ones(4, 3)).square().sum().backward()
     for key, parameter in circuit.named_parameters():
         if "score" in name and "alpha" in key:
@@ -311,7 +308,7 @@ def test_discretize_gives_the_chosen_circuit(name, generator):
     for alpha in circuit.alpha.values():
         best = torch.randint(alpha.shape[-1], alpha.shape[:-1], generator=generator)
         one_hot = nn.functional.one_hot(best, alpha.shape[-1]).double()
-        alpha.data = one_hot if "raw" in name else 60 * one_hot
+        alpha.data = 60 * one_hot
     discrete = circuit.discretize()
     assert discrete.architecture() == circuit.architecture()
     assert discrete.theta.dtype == torch.float64

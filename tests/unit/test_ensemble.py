@@ -50,18 +50,14 @@ def test_is_the_weighted_sum_of_pennylanes_twelve(n, temperature):
     torch.testing.assert_close(ensemble().detach(), expected, atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("weights", ["softmax", "raw"])
-def test_is_the_weighted_sum_of_any_candidates(weights):
+def test_is_the_weighted_sum_of_any_candidates():
     pools = {"entanglers": ("stride", "cz-ring", "none"), "rotations": ("ry", "identity")}
     space = [*SearchSpace(3, 2, **pools), *paper_space(3, 2), *SearchSpace(3, 2, **pools)]
-    ensemble = scattered(space, weights=weights)
+    ensemble = scattered(space)
     theta = ensemble.theta.detach()
-    alpha = ensemble.alpha["circuit"].detach()
-    shares = alpha if weights == "raw" else alpha.softmax(-1)
+    shares = ensemble.alpha["circuit"].detach().softmax(-1)
     expected = sum(shares[i] * candidate_probabilities(one, theta) for i, one in enumerate(space))
     torch.testing.assert_close(ensemble().detach(), expected, atol=1e-13, rtol=0)
-    if weights == "raw":
-        assert expected.min() < 0
     (slope,) = torch.autograd.grad(ensemble()[2], ensemble.theta)
     leaf = theta.clone().requires_grad_()
     outcomes = [shares[i] * candidate_probabilities(one, leaf) for i, one in enumerate(space)]
@@ -137,22 +133,14 @@ def test_discretize_takes_the_angles_along():
 
 
 def test_weights_and_angles_start_as_described():
-    def build(**options):
-        seed = torch.Generator().manual_seed(1)
-        return CircuitEnsemble(paper_space(4, 30), generator=seed, **options)
-
-    soft, raw = build(), build(weights="raw")
-    torch.testing.assert_close(raw.alpha["circuit"], soft.alpha["circuit"] + 1 / 12)
+    soft = CircuitEnsemble(paper_space(4, 30), generator=torch.Generator().manual_seed(1))
     assert 0.003 < soft.alpha["circuit"].std() < 0.03
     assert soft.theta.shape == (30, 4)
     assert -math.pi <= soft.theta.min() < -3
     assert 3 < soft.theta.max() < math.pi
 
 
-def test_entropy_of_raw_weights_counts_their_sizes():
-    ensemble = CircuitEnsemble(paper_space(2, 2), weights="raw")
-    ensemble.alpha["circuit"].data = torch.tensor([0.5, -1.0, 0.5, *[0.0] * 9])
-    assert ensemble.entropy().item() == pytest.approx(1.5 * math.log(2) / math.log(12))
+def test_entropy_is_that_of_the_softmax():
     soft = scattered(paper_space(2, 2), temperature=0.5)
     p = (2 * soft.alpha["circuit"].detach()).softmax(-1)
     assert soft.entropy().item() == pytest.approx((-(p * p.log()).sum() / math.log(12)).item())
@@ -174,8 +162,6 @@ def test_lists_and_json_will_do():
         ([*paper_space(2, 2), *paper_space(2, 3)], {}, r"got \[\(2, 2\), \(2, 3\)\]"),
         ([1, 2], {}, "a SearchSpace or a list of candidates"),
         (["{}"], {}, "describes no circuit"),
-        (paper_space(2, 2), {"weights": "mean"}, "'softmax' or 'raw', got 'mean'"),
-        (paper_space(2, 2), {"weights": "raw", "sampling": "gumbel"}, "cannot be sampled"),
         (paper_space(2, 2), {"sampling": "best"}, "sampling must be"),
         (paper_space(2, 2), {"temperature": -1}, "temperature must be"),
         (paper_space(45, 2), {}, "45 qubits need about"),
@@ -186,9 +172,8 @@ def test_bad_ensembles_are_refused(space, arguments, message):
         CircuitEnsemble(space, **arguments)
 
 
-@pytest.mark.parametrize("weights", ["softmax", "raw"])
-def test_weights_that_are_not_finite_are_refused(weights):
-    ensemble = CircuitEnsemble(paper_space(2, 2), weights=weights)
+def test_weights_that_are_not_finite_are_refused():
+    ensemble = CircuitEnsemble(paper_space(2, 2))
     ensemble.alpha["circuit"].data[3] = math.nan
     with pytest.raises(CircuitError, match=r"alpha\['circuit'\] / temperature are not finite"):
         ensemble()

@@ -24,15 +24,13 @@ from qtdqas_lite import (
     basis_bits,
     log_feature,
 )
-from qtdqas_lite.mapping import FEATURES, AffineChunkMapping
+from qtdqas_lite.mapping import FEATURES
 
 
 @pytest.mark.parametrize("mapping", ["affine", "mlp"])
 @pytest.mark.parametrize("feature", ["log", "scaled", "raw", torch.sqrt])
-@pytest.mark.parametrize("weights_per_state", [1, 3])
-def test_weights_agree_with_finite_differences(mapping, feature, weights_per_state):
-    options = {"mapping": mapping, "feature": feature, "weights_per_state": weights_per_state}
-    net = wrap(nn.Linear(3, 2), **options).double()
+def test_weights_agree_with_finite_differences(mapping, feature):
+    net = wrap(nn.Linear(3, 2), mapping=mapping, feature=feature).double()
     x = torch.randn(4, 3, dtype=torch.double)
     names, values = zip(
         *((k, p) for k, p in net.named_parameters() if p.requires_grad), strict=True
@@ -65,73 +63,6 @@ def test_weights_follow_the_formula():
         torch.testing.assert_close(tensor, (centre + scale * piece).double(), msg=name)
         position += tensor.numel()
     assert position == net.n_weights
-
-
-def test_chunks_follow_the_formula():
-    net = wrap(mlp(), weights_per_state=3).double()
-    assert (net.n_weights, net.circuit.n_qubits, net.bits.shape) == (44, 4, (15, 4))
-    mapping, expected = net.mapping, []
-    with torch.no_grad():
-        p = net.circuit()
-        for i in range(44):
-            state, output = divmod(i, 3)
-            bits = [2 * int(b) - 1 for b in format(state, "04b")]
-            number = mapping.feature_coefficients[output] * math.log(16 * p[state] + 0.01)
-            number += mapping.bias[output]
-            number += sum(b * c for b, c in zip(bits, mapping.bit_coefficients, strict=True))[
-                output
-            ]
-            expected.append((number - net.raw_mean) / net.raw_deviation)
-        weights = net.weights()
-    spread = zip(weights.values(), net.centre, net.scale, strict=True)
-    found = torch.cat([((weight - centre) / scale).flatten() for weight, centre, scale in spread])
-    torch.testing.assert_close(found, torch.stack(expected))
-    assert found.mean().item() == pytest.approx(0, abs=1e-6)
-    assert found.std(correction=0).item() == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("mapping", "weights_per_state", "n"),
-    [("affine", 3, 4), ("affine", 44, 1), ("affine", 100, 1), ("mlp", 3, 4), ("mlp", 22, 1)],
-)
-def test_the_weights_of_a_chunk_are_told_apart(mapping, weights_per_state, n):
-    net = wrap(mlp(), mapping=mapping, weights_per_state=weights_per_state)
-    assert net.circuit.n_qubits == n
-    numbers = torch.cat([w.detach().flatten() for w in net.weights().values()])
-    assert len(numbers.unique()) == 44
-    affine, hidden = (n + 2) * weights_per_state, (n + 2 + weights_per_state) * 8
-    expected = affine if mapping == "affine" else hidden + weights_per_state
-    assert net.count().mapping == expected
-    assert net.count().total == expected + 2 * n
-
-
-def test_as_many_qubits_as_the_chunks_need_and_no_more():
-    assert wrap(nn.Linear(7, 2), weights_per_state=4).circuit.n_qubits == 2  # 16 weights
-    for n_qubits, weights_per_state, message in (
-        (1, 4, "n_qubits=3 or weights_per_state=11"),
-        (2, 5, "n_qubits=3 or weights_per_state=6"),
-        (3, 1, "n_qubits=5 or weights_per_state=3"),
-    ):
-        with pytest.raises(TargetError, match=f"use {message}$"):
-            GeneratedNetwork(
-                nn.Linear(6, 3), FixedCircuit(n_qubits, 2), weights_per_state=weights_per_state
-            )
-
-
-def test_a_readers_own_mapping_may_give_chunks():
-    class Own(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.layer = nn.Linear(5, width)
-
-        def forward(self, bits, feature):
-            return self.layer(torch.cat([bits, feature[:, None]], 1))
-
-    net = wrap(mlp(), mapping=Own(3), weights_per_state=3)
-    assert net.count().mapping == 6 * 3
-    for wrong in (Own(2), Own(4), FeatureOnly()):
-        with pytest.raises(TargetError, match=r"mapping must give shape \(15, 3\)"):
-            wrap(mlp(), mapping=wrong, weights_per_state=3)
 
 
 class Open(nn.Module):
@@ -245,14 +176,6 @@ def test_the_start_is_what_the_documentation_says():
     assert torch.equal(wrap(target).scale, 2 * wrap(target, gain=1.0).scale)
 
 
-def test_chunks_start_as_the_documentation_says():
-    mapping = AffineChunkMapping(500, 3, generator=torch.Generator().manual_seed(0))
-    draws = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(mapping.bit_coefficients.detach(), draws * 0.1 / 500**0.5)
-    assert mapping.feature_coefficients.tolist() == [1, 1, 1]
-    assert mapping.bias.tolist() == [0, 0, 0]
-
-
 @pytest.mark.parametrize("kind", [AffineMapping, MLPMapping])
 def test_mappings_draw_from_their_generator_only(kind):
     before = torch.random.get_rng_state()
@@ -273,10 +196,8 @@ def test_mappings_draw_from_their_generator_only(kind):
 
 
 @pytest.mark.parametrize("mapping", ["affine", "mlp"])
-@pytest.mark.parametrize("weights_per_state", [1, 3])
-def test_the_generator_reaches_the_mapping(mapping, weights_per_state):
-    options = {"mapping": mapping, "weights_per_state": weights_per_state, "seed": 9}
-    one, other = (list(wrap(mlp(), **options).mapping.parameters()) for _ in range(2))
+def test_the_generator_reaches_the_mapping(mapping):
+    one, other = (list(wrap(mlp(), mapping=mapping, seed=9).mapping.parameters()) for _ in "12")
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a, b)
 
@@ -522,7 +443,7 @@ def test_reduced_precision_reaches_the_weights_but_not_the_circuit(mapping, rota
 
 def test_numbers_of_numpy_are_numbers():
     circuit = Says(torch.softmax(torch.arange(64.0), 0), np.ceil(np.log2(44)).astype(int))
-    net = GeneratedNetwork(mlp(), circuit, weights_per_state=np.int64(1), gain=np.float32(2))
+    net = GeneratedNetwork(mlp(), circuit, gain=np.float32(2))
     assert net.bits.shape == (44, 6)
 
 
@@ -720,25 +641,14 @@ class Undefined(nn.Module):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GeneratedNetwork(mlp(), FixedCircuit(5, 1)), "44 weights; use n_qubits=6"),
+        (lambda: GeneratedNetwork(mlp(), FixedCircuit(5, 1)), "the target has 44; use n_qubits=6"),
         (lambda: GeneratedNetwork(mlp(), Says(torch.ones(1), 0)), "n_qubits must be at least 1"),
         (
             lambda: GeneratedNetwork(mlp(), Says(torch.ones(64), 6.0)),
             "n_qubits must be a whole number",
         ),
-        (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=0), "got 0$"),
-        (lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=-3), "got -3$"),
-        (
-            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state=2.0),
-            "got 2.0; pass an int",
-        ),
-        (
-            lambda: GeneratedNetwork(mlp(), FixedCircuit(6, 1), weights_per_state="2"),
-            "got '2'; pass an int",
-        ),
-        (lambda: AffineChunkMapping(4, 0), "n_outputs must be at least 1"),
-        (lambda: MLPMapping(4, n_outputs=0), "n_outputs must be at least 1"),
-        (lambda: AffineChunkMapping(0, 2), "n_qubits must be at least 1"),
+        (lambda: MLPMapping(4, 0), "hidden must be at least 1"),
+        (lambda: AffineMapping(0), "n_qubits must be at least 1"),
         (lambda: GeneratedNetwork(mlp(), nn.Linear(1, 1)), "n_qubits must be a whole number"),
         (lambda: GeneratedNetwork(mlp(), None), "circuit must be of type Module"),
         (
@@ -748,7 +658,6 @@ class Undefined(nn.Module):
         (lambda: wrap(mlp(), mapping="cubic"), "'affine', 'mlp' or a module"),
         (lambda: wrap(mlp(), feature="loud"), "feature must be one of"),
         (lambda: wrap(mlp(), mapping=Constant()), "same number for every weight"),
-        (lambda: wrap(mlp(), mapping="mlp", weights_per_state=44), "same number for every weight"),
         (lambda: wrap(mlp(), mapping=Wrong()), r"must give shape \(44,\)"),
         (lambda: wrap(mlp(), mapping=Undefined()), "not finite"),
         (lambda: wrap(mlp(), gain=0.0), "gain"),

@@ -153,13 +153,11 @@ TARGETS = {
 each_target = pytest.mark.parametrize("name", TARGETS)
 
 
-def wrap(target, n_layers=2, seed=0, weights_per_state=1, **options):
+def wrap(target, n_layers=2, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     count = sum(p.numel() for p in target.parameters() if p.requires_grad)
-    n_qubits = n_qubits_for(-(-count // weights_per_state))
-    circuit = FixedCircuit(n_qubits, n_layers, generator=generator)
-    options |= {"weights_per_state": weights_per_state, "generator": generator}
-    return GeneratedNetwork(target, circuit, **options)
+    circuit = FixedCircuit(n_qubits_for(count), n_layers, generator=generator)
+    return GeneratedNetwork(target, circuit, generator=generator, **options)
 
 
 def output(module, x):
@@ -220,11 +218,10 @@ def test_the_export_is_bitwise_the_same_and_the_original_is_left_alone(name, tra
 
 
 @each_target
-@pytest.mark.parametrize("weights_per_state", [1, 3])
-def test_the_gradient_is_the_slope(name, weights_per_state):
+def test_the_gradient_is_the_slope(name):
     make, x = TARGETS[name]
     torch.manual_seed(0)
-    net = wrap(make(), weights_per_state=weights_per_state).double().eval()
+    net = wrap(make()).double().eval()
     x = x.double() if x.is_floating_point() else x
     trained = [p for p in net.parameters() if p.requires_grad and p.numel()]
     direction = [numbers(*p.shape).double() for p in trained]
