@@ -132,9 +132,9 @@ notebooks: setup ## Run the chapters and store their outputs (ONLY=file for one,
 lab: setup .venv/.lab ## Open the chapters in JupyterLab
 	$(PY) -m jupyterlab $(LAB_OPTIONS) chapters
 
-results: setup ## Run the experiments that the tables still lack (TASK=name for one table)
+results: setup ## Run the experiments that the tables still lack (TASK=name for one table, PLAN=1, DASK=address)
 	$(call heading,results)
-	@$(PY) book/results.py $(TASK)
+	@$(PY) book/results.py $(TASK) $(if $(PLAN),--plan) $(if $(DASK),--dask $(DASK))
 	@$(PY) book/claims.py
 
 colab: $(KERNEL) ## Run the chapters with the versions that Colab has (not part of test)

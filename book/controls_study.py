@@ -21,16 +21,18 @@ from growth_study import (
     Outcome,
     Parts,
     Problem,
+    Rates,
     Row,
     Trial,
     by_hand,
-    chosen_rate,
     classical,
     compared,
     grown,
     images,
     layers_for,
     measured,
+    rate_of,
+    stored_rates,
 )
 from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
@@ -41,7 +43,6 @@ from torch import Tensor, nn
 from qtdqas_lite import FixedCircuit, MLPMapping, RelaxedCircuit
 from qtdqas_lite.controls import BitNetwork, FreeVector, PermutedCircuit, RandomSubspace
 from qtdqas_lite.errors import QuantumTrainError
-from qtdqas_lite.experiments import read_table
 from qtdqas_lite.simulator import evolve
 from qtdqas_lite.tasks.classification import mlp
 
@@ -260,18 +261,18 @@ def controls(
     seed: int,
     *,
     learning_rate: float | None = None,
+    rates: Rates | None = None,
 ) -> Row:
     """Run one method; the test part is not looked at while its settings are tuned.
 
     A rate at which a training ends in numbers that are not finite is the worst one, and no error.
     """
     torch.set_num_threads(1)
-    rate = learning_rate
-    if rate is None:
-        rate = chosen_rate(task, method, read_table(TABLE), RATES)
+    rates = stored_rates(TABLE, RATES) if rates is None else rates
+    rate = rate_of(task, method, rates) if learning_rate is None else learning_rate
     problem, tested = TASKS[task], phase == "test"
     first = {"phase": phase, "task": task, "method": method, "learning_rate": rate, "seed": seed}
-    trial = Trial(task, problem, seed, rate, problem.n_angles, 32, problem.data(seed))
+    trial = Trial(task, problem, seed, rate, problem.n_angles, 32, problem.data(seed), rates)
     try:
         return first | measured(trial, METHODS[method].run(trial), tested)
     except (QuantumTrainError, ValueError) as error:

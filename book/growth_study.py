@@ -9,8 +9,8 @@ comes the test, once a seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -53,6 +53,8 @@ SEEDS, TUNING_SEEDS = range(1, 11), range(101, 104)
 DEPTH = 32
 
 Row = dict[str, Any]
+#: The learning rate that was chosen for each task and method.
+Rates = Mapping[tuple[str, str], float]
 Parts = tuple[Data, Data, Data]  # for training, for validation and for the test
 
 
@@ -133,6 +135,7 @@ class Trial:
     n_angles: int
     n_layers: int
     parts: Parts
+    rates: Rates = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -193,7 +196,7 @@ def grown(trial: Trial, start: str = "random", rule: Rule = "slope") -> Outcome:
 
 def anew(trial: Trial, largest: float) -> Outcome:
     """Train the structure of a growth from other angles, with its mapping as it was at first."""
-    found = grown(replace(trial, learning_rate=chosen_rate(trial.task, "growth")))
+    found = grown(replace(trial, learning_rate=rate_of(trial.task, "growth", trial.rates)))
     circuit = trial.scaffold()
     draw = trial.draw(3)
     for slot in found.run.net.circuit.open_slots():  # type: ignore[operator, union-attr]
@@ -381,25 +384,39 @@ METHODS: dict[str, Callable[[Trial], Outcome]] = {
 RATES = (0.015, 0.04, 0.1, 0.25, 0.6)
 
 
-def chosen_rate(
-    task: str,
-    method: str,
-    rows: DataFrame | None = None,
-    rates: tuple[float, ...] = RATES,
-) -> float:
-    """Choose the learning rate that was best on validation data, in the mean of tuning seeds.
+def chosen_rates(rows: DataFrame, grid: tuple[float, ...] = RATES) -> Rates:
+    """Choose learning rates: those that were best on validation data, in the mean of tuning seeds.
+
+    Args:
+        rows: A table with tunings.
+        grid: The rates that every method tries. One that has not tried all of them, as often as
+            each other, is left out.
+    """
+    found = {}
+    tunings = rows[rows["phase"] == "tune"]
+    for (task, method), tuned in tunings.groupby(["task", "method"]):
+        tries = tuned.groupby("learning_rate")["validation"]
+        if len(tries) == len(grid) and tries.size().nunique() == 1:
+            means = tries.mean()
+            lower = set(tuned["metric"]) == {"log10 mse"}
+            found[task, method] = float(means.idxmin() if lower else means.idxmax())
+    return found
+
+
+def stored_rates(table: Path, grid: tuple[float, ...] = RATES) -> Rates:
+    """Choose learning rates from a stored table, if there is one."""
+    return chosen_rates(read_table(table), grid) if table.exists() else {}
+
+
+def rate_of(task: str, method: str, rates: Rates) -> float:
+    """Look a chosen learning rate up.
 
     Raises:
         DataError: if the tuning is not complete.
     """
-    rows = read_table(TABLE) if rows is None else rows
-    tuned = rows[(rows["phase"] == "tune") & (rows["task"] == task) & (rows["method"] == method)]
-    done = tuned.groupby("learning_rate").size()
-    if len(done) != len(rates) or done.nunique() != 1:
+    if (task, method) not in rates:
         raise DataError(f"{method} on {task} has to be tuned first")
-    means = tuned.groupby("learning_rate")["validation"].mean()
-    lower = set(tuned["metric"]) == {"log10 mse"}
-    return float(means.idxmin() if lower else means.idxmax())
+    return rates[task, method]
 
 
 def angles(net: GeneratedNetwork) -> int:
@@ -419,13 +436,16 @@ def growth(
     learning_rate: float | None = None,
     n_angles: int | None = None,
     n_layers: int = DEPTH,
+    rates: Rates | None = None,
 ) -> Row:
     """Run one method; the test part is not looked at while its settings are tuned.
 
-    A rate at which a training ends in numbers that are not finite is the worst one, and no error.
+    Without a learning rate, that of ``rates`` is taken, by default those of the stored table. A
+    rate at which a training ends in numbers that are not finite is the worst one, and no error.
     """
     torch.set_num_threads(1)
-    rate = chosen_rate(task, method) if learning_rate is None else learning_rate
+    rates = stored_rates(TABLE) if rates is None else rates
+    rate = rate_of(task, method, rates) if learning_rate is None else learning_rate
     first = {"phase": phase, "task": task, "method": method, "learning_rate": rate, "seed": seed}
     tested = phase != "tune"
     try:
@@ -433,7 +453,7 @@ def growth(
             return first | agent(method, seed, rate, n_layers, tested)
         problem = PROBLEMS[task]
         k = problem.n_angles if n_angles is None else n_angles
-        trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed))
+        trial = Trial(task, problem, seed, rate, k, n_layers, problem.data(seed), rates)
         return first | measured(trial, METHODS[method](trial), tested)
     except (QuantumTrainError, ValueError) as error:
         if tested or not any(sign in str(error).lower() for sign in ("not finite", "nan")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from os import PathLike
@@ -35,10 +36,11 @@ def sweep(
 ) -> DataFrame:
     """Run every configuration that a table does not hold yet, and give the rows of all of them.
 
-    The table is written anew, at once or not at all, when a run ends. After an error, Ctrl-C or a
-    kill it holds what was finished, and the same call goes on from there. Rows of other
-    configurations stay in it, and several sweeps may share it at the same time: while one of them
-    writes, it holds a lock on the empty file ``.NAME.lock`` beside the table.
+    The table is written anew, at once or not at all, when a run ends. After Ctrl-C or a kill it
+    holds what was finished, and the same call goes on from there. A run that raises an error stops
+    no other: its row says why in a column ``error``. To run it again, delete the row. Rows of other
+    configurations stay in the table, and several sweeps may share it at the same time: while one of
+    them writes, it holds a lock on the empty file ``.NAME.lock`` beside the table.
 
     Args:
         run: Called as ``run(**configuration)``; gives the row's columns. A value is text, a
@@ -60,15 +62,17 @@ def sweep(
             a column that is already taken or a value that a table cannot hold.
         DataError: if the file is not such a table, or its name ends otherwise.
         OSError: if nothing can be written there.
-        Exception: what ``run`` raises.
+
+    Warns:
+        RuntimeWarning: if a run failed.
     """
     if not callable(run) or not isinstance(configurations, Iterable):
         raise SearchError(f"run is a function and configurations a list, got {run!r:.200}")
     n_jobs = check_whole(SearchError, -1, n_jobs=n_jobs)
     path, more = Path(path), cells(_named("columns", columns or {}))
-    _check_free(more, {"wall_seconds", KEY})
+    _check_free(more, {"wall_seconds", "error", KEY})
     plan = [_named("a configuration", one) for one in configurations]
-    keys = [_key(one) for one in plan]
+    keys = [row_key(one) for one in plan]
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise SearchError(f"each configuration is run once, and this one is twice: {min(repeated)}")
     table = read_rows(path)
@@ -79,9 +83,18 @@ def sweep(
         add_rows(path, {})
     jobs = [joblib.delayed(_row)(run, one, more) for one in missing]
     found = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
-    for key, row in tqdm(found, total=len(missing), disable=not progress, desc=path.stem):
-        rows[key] = row
+    failed = []
+    for name, row in tqdm(found, total=len(missing), disable=not progress, desc=path.stem):
+        rows[name] = row
         table = add_rows(path, rows)  # all of them, should somebody have removed some
+        failed += [name] if "error" in row else []
+    if failed:
+        warnings.warn(
+            f"{len(failed)} of {len(missing)} runs failed, the first of them {failed[0]}: the "
+            f"column error says why. Delete their rows to run them again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return to_frame(table, keys)
 
 
@@ -119,12 +132,16 @@ def stored_results(task: str) -> DataFrame:
 
 
 def _row(run: Callable[..., Any], configuration: dict[str, Any], columns: Row) -> tuple[str, Row]:
-    started = time.perf_counter()
-    found = _named("what a run gives", run(**configuration))
-    key = _key(configuration)
-    row = columns | cells({"wall_seconds": time.perf_counter() - started, KEY: key})
-    _check_free(found, row)
-    return key, cells(found) | row
+    started, problem = time.perf_counter(), {}
+    try:
+        given = run(**configuration)
+    except Exception as error:  # whatever it is, the other runs go on
+        text = f"{type(error).__name__}: {error}"[:1000]
+        given, problem = {}, {"error": text.encode(errors="replace").decode()}
+    found, name = _named("what a run gives", given), row_key(configuration)
+    row = columns | cells({**problem, "wall_seconds": time.perf_counter() - started, KEY: name})
+    _check_free(found, [*row, "error"])
+    return name, cells(found) | row
 
 
 def _named(what: str, values: Any) -> dict[str, Any]:
@@ -138,8 +155,14 @@ def _check_free(names: Iterable[str], taken: Iterable[str]) -> None:
         raise SearchError(f"the columns {both} are taken; give them other names")
 
 
-def _key(configuration: Mapping[str, Any]) -> str:
-    # JSON, because a table cannot tell 1 from 1.0 or None from nothing.
+def row_key(configuration: Mapping[str, Any]) -> str:
+    """Write a configuration as the text that a table knows it by.
+
+    It is JSON, because a table cannot tell 1 from 1.0 or None from nothing.
+
+    Raises:
+        SearchError: if a value is nothing that JSON can hold.
+    """
     try:
         return json.dumps(configuration, sort_keys=True, allow_nan=False, default=_item)
     except (TypeError, ValueError, RecursionError) as error:

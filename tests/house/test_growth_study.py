@@ -194,7 +194,8 @@ def test_the_lowest_error_is_the_best():
         | {"learning_rate": rate, "validation": -3 - (rate == 0.04)}
         for rate in study.RATES
     )
-    assert study.chosen_rate("bessel", "growth", rows) == 0.04
+    assert study.chosen_rates(rows) == {("bessel", "growth"): 0.04}
+    assert study.chosen_rates(rows[1:]) == {}  # a rate was not tried
 
 
 def test_a_rate_without_finite_numbers_is_the_worst(monkeypatch):

@@ -19,7 +19,7 @@ SPEC = importlib.util.spec_from_file_location("book_results", ROOT / "book" / "r
 results = importlib.util.module_from_spec(SPEC)
 sys.modules["book_results"] = results  # where its dataclass looks for itself
 SPEC.loader.exec_module(results)
-growth_study = sys.modules["growth_study"]
+applications, growth_study = sys.modules["applications_study"], sys.modules["growth_study"]
 TASKS = list(results.TASKS)
 # Tables with tunings and tests.
 STUDIES = {"growth": growth_study.RATES, "controls": sys.modules["controls_study"].RATES}
@@ -44,7 +44,7 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
     tuned = {*growth_study.SEEDS, *growth_study.TUNING_SEEDS}
-    seeds = tuned if name in STUDIES else results.SEEDS
+    seeds = tuned if name in STUDIES else applications.SEEDS
     assert {one["seed"] for one in asked(name)} == {*seeds}
 
 
@@ -70,20 +70,21 @@ def test_the_tables_hold_what_is_asked_for(name):
 @pytest.mark.parametrize("name", sorted({*STUDIES} & {*TABLES}))
 def test_what_was_tested_has_the_rate_that_the_stored_tuning_chooses(name):
     table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
+    chosen = growth_study.chosen_rates(table, STUDIES[name])
     for _, row in table[table["phase"] == "test"].iterrows():
-        chosen = growth_study.chosen_rate(row["task"], row["method"], table, STUDIES[name])
-        assert row["learning_rate"] == chosen, f"{row['method']} on {row['task']}"
+        method = row["task"], row["method"]
+        assert row["learning_rate"] == chosen[method], method
     assert table.loc[table["phase"] == "tune", "test"].isna().all()
 
 
 def test_the_numbers_of_the_papers_circuits():
-    twelve = [results.circuit_options(number) for number in range(1, 13)]
+    twelve = [applications.circuit_options(number) for number in range(1, 13)]
     # arXiv 2505.09653: 1 to 6 begin with Hadamards; Ent-Rx, -Ry, -Rz, then Cyc-Rx, -Ry, -Rz.
     assert [one["hadamard"] for one in twelve] == [True] * 6 + [False] * 6
     assert [one["entangler"] for one in twelve] == (["chain"] * 3 + ["ring"] * 3) * 2
     assert [one["rotation"] for one in twelve] == ["rx", "ry", "rz"] * 4
-    assert results.circuit_options() == {}
-    assert results.circuit_options(None, "qubit") == {"sharing": "qubit"}
+    assert applications.circuit_options() == {}
+    assert applications.circuit_options(None, "qubit") == {"sharing": "qubit"}
 
 
 SMALL = [
@@ -113,16 +114,16 @@ def test_a_row(name, one):
     # What was found is trained by itself, and gives what the table says.
     found = Candidate.from_json(row["found"])
     if name == "classification":
-        again = results.classify(
-            results.images(one["task"]),
-            results.TARGETS[one["task"]],
+        again = applications.classify(
+            applications.images(one["task"]),
+            applications.TARGETS[one["task"]],
             found,
             seed=2,
             steps=3,
             network={"gain": 2.0},
         ).row
     else:
-        again = results.train_forecaster("sunspots", found, seed=2, steps=3).row
+        again = applications.train_forecaster("sunspots", found, seed=2, steps=3).row
     assert row[retrained] == again[score]
 
 
@@ -156,6 +157,50 @@ def test_what_is_tuned_is_stored_before_it_is_tested(elsewhere, monkeypatch):
     assert before[json.dumps({"phase": "test", "seed": 3})] == 4
 
 
+def test_a_plan_says_what_is_missing_and_what_it_costs(elsewhere, monkeypatch, capsys):
+    def run(task, seed):
+        return {"task": task, "seed": seed, "ended": "finished"}
+
+    plan = [{"task": task, "seed": seed} for task in ("short", "long") for seed in (1, 2, 3)]
+    table = results.sweep(run, plan[:1] + plan[3:4], elsewhere / "growth.csv", progress=False)
+    lines = (elsewhere / "growth.csv").read_text()
+    for seconds, hours in zip(table["wall_seconds"], ("360.0", "7200.0"), strict=True):
+        lines = lines.replace(repr(seconds), hours)
+    (elsewhere / "growth.csv").write_text(lines)
+    monkeypatch.setitem(results.TASKS, "growth", results.Task(run, lambda: plan))
+    monkeypatch.setattr(sys, "argv", ["results.py", "growth", "--plan"])
+    assert results.main() == 0
+    said = capsys.readouterr().out
+    assert said == "growth: 4 of 6 rows are missing: about 4.2 hours of one core\n"
+    assert (elsewhere / "growth.csv").read_text() == lines
+
+
+def test_a_study_runs_on_a_cluster(elsewhere, monkeypatch, capsys):
+    """Workers have neither the book's scripts nor the table: both are sent to them."""
+    problem = dataclasses.replace(growth_study.PROBLEMS["linear"], n_angles=2, final_steps=2)
+    monkeypatch.setitem(growth_study.PROBLEMS, "linear", problem)
+    plan = growth_study.compared("linear", "growth", seeds=(1,), tuning=(101,))
+    monkeypatch.setitem(
+        results.TASKS, "growth", dataclasses.replace(results.TASKS["growth"], plan=lambda: plan)
+    )
+    monkeypatch.setattr(sys, "argv", ["results.py", "growth", "--jobs", "2", "--dask", "local"])
+    assert results.main() == 0
+    table = read_table(elsewhere / "growth.csv")
+    assert table["phase"].tolist() == ["tune"] * 5 + ["test"]
+    assert table["learning_rate"][5] in growth_study.RATES
+
+
+def test_a_run_that_fails_is_told(elsewhere, monkeypatch, capsys):
+    def run(seed):
+        raise ValueError("no convergence")
+
+    monkeypatch.setitem(results.TASKS, "growth", results.Task(run, lambda: [{"seed": 1}]))
+    monkeypatch.setattr(sys, "argv", ["results.py", "growth", "--jobs", "1"])
+    with pytest.warns(RuntimeWarning, match="1 of 1 runs failed"):
+        assert results.main() == 1
+    assert "failed: 1 rows" in capsys.readouterr().out
+
+
 def test_no_such_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["results.py", "cooking"])
     with pytest.raises(SystemExit, match="2"):
@@ -169,22 +214,22 @@ def test_rows_say_which_code_they_come_from():
 
 def test_a_row_of_an_agent():
     one = {**AGENT, "total_steps": 100, "n_steps": 32, "n_envs": 2, "batch_size": 64}
-    row = results.reinforcement(kind="relaxed", **one)
+    row = applications.reinforcement(kind="relaxed", **one)
     assert json.loads(json.dumps(row)) == row
     found = Candidate.from_json(row["found"])
-    again = results.train_agent(kind=found, **one).row
+    again = applications.train_agent(kind=found, **one).row
     assert row["retrained_return"] == again["mean_return"]
     points = json.loads(row["curve"])
-    assert len(points) == results.CURVE_POINTS
+    assert len(points) == applications.CURVE_POINTS
     returns = [point for point in points if point is not None]
     assert returns
     assert min(returns) >= 1
 
 
 def test_small_plain_networks_have_about_as_many_weights_as_an_ensemble_has_numbers():
-    one = {**AGENT, "environment": results.ROOMS[0], "total_steps": 100}
+    one = {**AGENT, "environment": applications.ROOMS[0], "total_steps": 100}
     one |= {"n_steps": 32, "n_envs": 2, "batch_size": 64}
-    row = results.reinforcement(kind="small plain", **one)
+    row = applications.reinforcement(kind="small plain", **one)
     assert row["kind"] == "small plain"
     # 147 inputs, one hidden unit, seven logits and one value, with biases.
     assert row["trainables"] == row["weights"] == (147 + 1 + 7 + 7) + (147 + 1 + 1 + 1) == 312
@@ -192,11 +237,11 @@ def test_small_plain_networks_have_about_as_many_weights_as_an_ensemble_has_numb
 
 def test_the_curve_is_the_mean_of_what_ended_in_each_part():
     episodes = [(1, 2.0), (25, 4.0), (26, 8.0), (999, 1.0), (1000, 3.0)]
-    curve = results.curve([{"step": s, "return": r} for s, r in episodes], 1000)
+    curve = applications.curve([{"step": s, "return": r} for s, r in episodes], 1000)
     assert curve == [3.0, 8.0, *[None] * 37, 2.0]
 
 
 def test_a_row_of_chance():
-    row = results.reinforcement("CartPole-v1", "random", 2)
-    expected = results.evaluate(None, "CartPole-v1", seed=2500)
+    row = applications.reinforcement("CartPole-v1", "random", 2)
+    expected = applications.evaluate(None, "CartPole-v1", seed=2500)
     assert (row["mean_return"], row["terminated"]) == (expected.mean_return, expected.terminated)

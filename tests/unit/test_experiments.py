@@ -5,12 +5,14 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import distributed
 import joblib
 import numpy as np
 import pandas
@@ -63,6 +65,12 @@ def double(x, seed=0, **_):
 
 def grid(*values, **more):
     return [{"x": x, "seed": seed, **more} for x in values for seed in (0, 1)]
+
+
+def no_sevens(x, seed):
+    if x == 7:
+        raise ValueError("no convergence \ud800")
+    return double(x, seed)
 
 
 class Counted:
@@ -245,16 +253,55 @@ def test_values_of_another_type_are_another_configuration(tmp_path):
     assert len(run.calls) == 3
 
 
-@pytest.mark.parametrize("error", [ValueError("no convergence"), KeyboardInterrupt()])
-def test_what_was_finished_is_kept(tmp_path, error):
-    path, run = tmp_path / "t.csv", Counted({7: error})
-    with pytest.raises(type(error)):
+def test_what_was_finished_is_kept(tmp_path):
+    path, run = tmp_path / "t.csv", Counted({7: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
         sweep(run, grid(1, 7, 2), path, progress=False)
     assert read_table(path)["x"].tolist() == [1, 1]
     run.failing = {}
     assert sweep(run, grid(1, 7, 2), path, progress=False)["x"].tolist() == [1, 1, 7, 7, 2, 2]
     assert run.calls.count((1, 0)) == 1
     assert {file.name for file in tmp_path.iterdir()} == {"t.csv", ".t.csv.lock"}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_run_that_fails_is_a_row_and_stops_nobody(tmp_path, n_jobs):
+    path = tmp_path / "t.csv"
+    with pytest.warns(RuntimeWarning, match=r"2 of 6 runs failed, .*column error"):
+        found = sweep(no_sevens, grid(1, 7, 2), path, n_jobs=n_jobs, progress=False)
+    assert found["x"].dropna().tolist() == [1, 1, 2, 2]
+    assert found["error"][2:4].tolist() == ["ValueError: no convergence ?"] * 2
+    assert found["error"].isna().tolist() == [True] * 2 + [False] * 2 + [True] * 2
+    pandas.testing.assert_frame_equal(found, sweep(pytest.fail, grid(1, 7, 2), path))
+    # A row that is deleted is run again.
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "no convergence" not in line))
+    again = sweep(double, grid(1, 7, 2), path, progress=False)
+    assert again["x"].tolist() == [1, 1, 7, 7, 2, 2]
+
+
+def killed_once(x, seed, marks):
+    """Kill the process that runs it, the first time that this is configuration (3, 0)."""
+    mark = Path(marks) / f"{x}-{seed}-{os.getpid()}"
+    mark.touch()
+    if (x, seed) == (3, 0) and len([*Path(marks).glob("3-0-*")]) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(x, seed)
+
+
+def test_a_cluster_whose_worker_is_killed_gives_the_same_table(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    plan = grid(*range(6), marks=str(marks))
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.Client(**options), joblib.parallel_config(backend="dask"):
+        found = sweep(killed_once, plan, tmp_path / "a.csv", progress=False)
+    assert len([*marks.glob("3-0-*")]) == 2  # it was killed, and run again elsewhere
+    alone = sweep(killed_once, plan, tmp_path / "b.csv", progress=False)
+    pandas.testing.assert_frame_equal(
+        found.drop(columns="wall_seconds"), alone.drop(columns="wall_seconds")
+    )
+    assert len(read_table(tmp_path / "a.csv")) == 12
 
 
 def test_two_sweeps_share_a_table(tmp_path):
