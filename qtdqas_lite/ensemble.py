@@ -116,6 +116,11 @@ class CircuitEnsemble(Relaxation):
             total: Tensor = reduce(torch.add, parts)
             return total
 
+    @property
+    def choice_bits(self) -> float:
+        """How many bits say which candidate was chosen."""
+        return math.log2(len(self.candidates))
+
     def architecture(self) -> Candidate:
         """Return the candidate with the largest weight; it can be a dead one."""
         return self.candidates[int(self.logits()["circuit"].argmax())]

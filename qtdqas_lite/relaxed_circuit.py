@@ -171,6 +171,11 @@ class RelaxedCircuit(Relaxation):
                 state = apply_gate(state, rotation, wire)
         return state
 
+    @property
+    def choice_bits(self) -> float:
+        """How many bits say which architecture of the space was chosen."""
+        return math.log2(self.space.n_architectures)
+
     def architecture(self, mixture: dict[str, Tensor] | None = None) -> Candidate:
         """Return the architecture of the largest logits, or of the largest weights of a mixture.
 

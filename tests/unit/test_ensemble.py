@@ -3,12 +3,15 @@ import math
 import pytest
 import torch
 from conftest import TWELVE, candidate_probabilities, pennylane_probabilities
+from torch import nn
 
 from qtdqas_lite import (
     Candidate,
     CircuitEnsemble,
     CircuitError,
     FixedCircuit,
+    GeneratedNetwork,
+    RelaxedCircuit,
     SearchSpace,
     paper_space,
 )
@@ -194,3 +197,13 @@ def test_what_was_not_drawn_has_a_slope_too(sampling, generator):
         (expected,) = torch.autograd.grad(mixed @ cotangent, ensemble.alpha["circuit"])
         torch.testing.assert_close(found, expected)
         assert expected.abs().min() > 1e-9
+
+
+def test_the_bits_of_a_choice_are_counted():
+    ensemble = CircuitEnsemble(paper_space(5, 2))
+    net = GeneratedNetwork(nn.Linear(4, 3), ensemble)
+    assert net.count().choice_bits == ensemble.choice_bits == pytest.approx(math.log2(12))
+    # Each of two layers chooses one of two entanglers, and each wire in it one of three rotations.
+    relaxed = RelaxedCircuit(5, 2, sharing="qubit")
+    assert relaxed.choice_bits == pytest.approx(math.log2(2 * 4 * 3**10))
+    assert GeneratedNetwork(nn.Linear(4, 3), relaxed.discretize()).count().choice_bits == 0
