@@ -35,31 +35,52 @@ from applications_study import (
 )
 from controls_study import RATES as CONTROLS_RATES
 from controls_study import controls, controls_plan
-from growth_study import RATES, Row, growth, growth_plan, stored_rates
+from growth_study import RATES, Rates, Row, growth, growth_plan, stored_rates
+from searches_study import searches, searches_plan, stored_settings
 
+#: What tells, in this order, how long a run takes.
+ALIKE = (
+    "task",
+    "series",
+    "environment",
+    "space",
+    "phase",
+    "method",
+    "kind",
+    "n_angles",
+    "n_layers",
+)
 ROOT = Path(__file__).resolve().parent.parent
 #: What workers of a cluster have to import, each after those that it imports itself.
-SCRIPTS = ("growth_room", "pauli_words", "growth_study", "controls_study", "applications_study")
+SCRIPTS = (
+    "growth_room",
+    "pauli_words",
+    "growth_study",
+    "controls_study",
+    "searches_study",
+    "applications_study",
+)
 
 
 @dataclass(frozen=True)
 class Task:
     """One table: what is run for a row, and which rows there are to be.
 
-    A study that tunes learning rates has a grid of them, and its ``run`` is passed those chosen.
+    A study that tunes reads from its table what was chosen, and its ``run`` is passed that.
     """
 
     run: Callable[..., Row]
     plan: Callable[[], list[Row]]
-    grid: tuple[float, ...] = ()
+    tuned: Callable[[Path], Rates] | None = None
 
 
 TASKS = {
     "classification": Task(classification, classification_plan),
     "forecasting": Task(forecasting, forecasting_plan),
     "reinforcement": Task(reinforcement, reinforcement_plan),
-    "growth": Task(growth, growth_plan, RATES),
-    "controls": Task(controls, controls_plan, CONTROLS_RATES),
+    "growth": Task(growth, growth_plan, partial(stored_rates, grid=RATES)),
+    "controls": Task(controls, controls_plan, partial(stored_rates, grid=CONTROLS_RATES)),
+    "searches": Task(searches, searches_plan, stored_settings),
 }
 
 
@@ -90,7 +111,16 @@ def missing(task: Task, path: Path) -> tuple[list[Row], float]:
     seconds = 0.0
     for one in lacks:
         alike = table
-        for name in ("task", "series", "environment", "method", "kind", "n_angles", "n_layers"):
+        for name in (
+            "task",
+            "series",
+            "environment",
+            "space",
+            "method",
+            "kind",
+            "n_angles",
+            "n_layers",
+        ):
             if name in one and name in alike and (alike[name] == one[name]).any():
                 alike = alike[alike[name] == one[name]]
         seconds += alike["wall_seconds"].mean() if len(alike) else float("nan")
@@ -141,7 +171,7 @@ def main() -> int:
             task, found, columns = TASKS[name], 0, origin()
             # What is tuned has to be there before it is tested, whatever other processes do.
             for _, part in groupby(task.plan(), lambda one: one.get("phase")):
-                rates = {"rates": stored_rates(path, task.grid)} if task.grid else {}
+                rates = {"rates": task.tuned(path)} if task.tuned else {}
                 rows = sweep(
                     partial(task.run, **rates),
                     [*part],

@@ -23,6 +23,9 @@ applications, growth_study = sys.modules["applications_study"], sys.modules["gro
 TASKS = list(results.TASKS)
 # Tables with tunings and tests.
 STUDIES = {"growth": growth_study.RATES, "controls": sys.modules["controls_study"].RATES}
+searches_study = sys.modules["searches_study"]
+SEEDS = {name: {*growth_study.SEEDS, *growth_study.TUNING_SEEDS} for name in STUDIES}
+SEEDS["searches"] = {*searches_study.SEEDS, *searches_study.TUNING_SEEDS}
 TABLES = sorted(path.stem for path in (ROOT / "qtdqas_lite" / "results").glob("*.csv"))
 
 
@@ -43,9 +46,7 @@ def test_every_configuration_is_asked_for_once_and_can_be_passed(name):
     assert len(texts) == len(set(texts))
     for one in asked(name):
         inspect.signature(results.TASKS[name].run).bind(**one)
-    tuned = {*growth_study.SEEDS, *growth_study.TUNING_SEEDS}
-    seeds = tuned if name in STUDIES else applications.SEEDS
-    assert {one["seed"] for one in asked(name)} == {*seeds}
+    assert {one["seed"] for one in asked(name)} == {*SEEDS.get(name, applications.SEEDS)}
 
 
 def test_there_are_tables():
@@ -58,7 +59,7 @@ def test_the_tables_hold_what_is_asked_for(name):
     table = read_table(ROOT / "qtdqas_lite" / "results" / f"{name}.csv")
     wanted = {json.dumps(one, sort_keys=True) for one in asked(name)}
     # The studies take hours: what is there is said with its number of seeds.
-    missing = set() if name in STUDIES else wanted - set(table[KEY])
+    missing = set() if name in SEEDS else wanted - set(table[KEY])
     assert not missing, f"run make results TASK={name}"
     assert set(table[KEY]) <= wanted
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}").all(), "results of code that was changed"
