@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from pandas import DataFrame, Series
 from scipy import stats
 
 from qtdqas_lite import Candidate, paper_space
 from qtdqas_lite.experiments import stored_results
+from qtdqas_lite.statistics import paired
 from qtdqas_lite.tasks.classification import mlp
 from qtdqas_lite.tasks.configurations import build
 
@@ -43,31 +46,44 @@ NAMES = {
 }
 
 
-def ratio(one: Series, other: Series) -> tuple[float, float, float]:
-    """Give the geometric mean of one over other, paired by seed, and its 95 % Student interval."""
-    logs = np.log(one).sub(np.log(other)).dropna()
-    interval = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
-    return math.exp(logs.mean()), math.exp(interval.low), math.exp(interval.high)
+Found = tuple[float, float, float]
+#: The verdicts, in the order in which the summary counts them.
+VERDICTS = REPRODUCED, DIFFERS, OPEN, UNTESTABLE = (
+    "reproduced",
+    "differs",
+    "not settled",
+    "cannot be tested",
+)
 
 
-def difference(one: Series, other: Series) -> tuple[float, float, float]:
-    """Give the mean of one minus other, paired by seed, and its 95 % Student interval."""
-    gaps = one.sub(other).dropna()
-    if gaps.nunique() == 1:  # no spread over the seeds, and so no width
-        return (gaps.iloc[0],) * 3
-    interval = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
-    return gaps.mean(), interval.low, interval.high
+def difference(one: Series, other: Series, comparisons: int = 1) -> Found:
+    """Give the mean of one minus other, paired by seed, and its interval (appendix A2)."""
+    both = one.to_frame("one").join(other.to_frame("other"), how="inner").dropna()
+    first, second = (torch.tensor(both[name].to_numpy(float)) for name in ("one", "other"))
+    found = paired(first, second, comparisons)
+    return found.mean, *found.interval
 
 
-def verdict(found: tuple[float, float, float], neutral: float, paper_is_below: bool) -> str:
+def ratio(one: Series, other: Series, comparisons: int = 1) -> Found:
+    """Give the geometric mean of one over other, paired by seed, and its interval."""
+    mean, low, high = map(math.exp, difference(np.log(one), np.log(other), comparisons))
+    return mean, low, high
+
+
+def at_the_ceiling(one: Series, other: Series) -> bool:
+    """Say whether nothing can be told apart, because both are right every time."""
+    return bool((one == 1).all() and (other == 1).all())
+
+
+def verdict(found: Found, neutral: float, paper_is_below: bool) -> str:
     """Say whether our interval lies on the same side as the paper's figure."""
     _, low, high = found
     if low <= neutral <= high:
-        return "not settled: the interval contains both"
-    return "reproduced" if (high < neutral) == paper_is_below else "differs"
+        return OPEN
+    return REPRODUCED if (high < neutral) == paper_is_below else DIFFERS
 
 
-def shown(found: tuple[float, float, float], digits: int = 2) -> str:
+def shown(found: Found, digits: int = 2) -> str:
     """Write a value and its interval."""
     value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in found)  # no -0.00
     return f"{value} [{low}, {high}]"
@@ -113,7 +129,10 @@ def series_section(rows: DataFrame, name: str) -> str:
     rows = rows[rows["series"] == name]
     searched = by_seed(rows, "test_mse", kind="ensemble", method="joint")
     circuits = twelve(rows, range(1, 13))
-    order = sorted(circuits, key=lambda n: circuits[n].median())
+    validated = {
+        n: np.log(by_seed(rows, "validation_mse", kind="fixed", number=n)).mean() for n in circuits
+    }
+    order = sorted(circuits, key=lambda n: validated[n])
     best, worst = order[0], order[-1]
     theirs = PAPER_MSE[name]
     uniform, one_state = group(circuits, UNIFORM), group(circuits, ONE_STATE)
@@ -121,8 +140,8 @@ def series_section(rows: DataFrame, name: str) -> str:
         ["test MSE, $10^{-6}$", "paper", "here"],
         [
             ("searched mixture, 135 numbers", theirs[0], million(searched)),
-            ("best of the twelve (number)", theirs[1], f"{million(circuits[best])} ({best})"),
-            ("worst of the twelve (number)", theirs[2], f"{million(circuits[worst])} ({worst})"),
+            ("best of the twelve [number]", theirs[1], f"{million(circuits[best])} [{best}]"),
+            ("worst of the twelve [number]", theirs[2], f"{million(circuits[worst])} [{worst}]"),
             ("circuits 1, 3, 4, 6: no angle matters", theirs[3], million(uniform)),
             ("circuits 9, 12: no angle matters", theirs[4], million(one_state)),
         ],
@@ -134,7 +153,7 @@ def series_section(rows: DataFrame, name: str) -> str:
         ("circuits 1, 3, 4, 6", uniform, even),
         ("circuits 9, 12", one_state, single),
     ):
-        found = ratio(searched, other)
+        found = ratio(searched, other, comparisons=3)
         relations.append(
             (
                 f"mixture over {label}",
@@ -175,7 +194,7 @@ def counts(classification: DataFrame, forecasting: DataFrame) -> str:
                 name,
                 f"{a:,}; {b:,}",
                 f"{c:,}; {d:,}",
-                "reproduced" if a == c and b == d else "differs",
+                REPRODUCED if a == c and b == d else DIFFERS,
             )
             for name, (a, b), (c, d) in rows
         ],
@@ -185,31 +204,41 @@ def counts(classification: DataFrame, forecasting: DataFrame) -> str:
 # --- Classification
 
 
-def points(found: tuple[float, float, float]) -> str:
+def points(found: Found) -> str:
     """Write a difference of accuracies in points, with its interval."""
     value, low, high = found
     return shown((100 * value, 100 * low, 100 * high), 1)
 
 
-def not_below(found: tuple[float, float, float]) -> str:
+def not_below(found: Found, ceiling: bool = False) -> str:
     """Judge a claim of matching or beating by our interval alone."""
     _, low, high = found
-    if high < 0:
-        return "differs"
-    return "reproduced: ahead" if low > 0 else "not contradicted: the interval holds zero"
+    if ceiling:
+        return UNTESTABLE
+    return DIFFERS if high < 0 else REPRODUCED if low > 0 else OPEN
 
 
-def above_most(gaps: dict[int, tuple[float, float, float]]) -> tuple[str, str]:
-    """Count the circuits that a mixture is certainly above, and judge whether these are most."""
+def above_most(
+    gaps: dict[int, Found], ceiling: Iterable[int] = (), word: str = "above"
+) -> tuple[str, str]:
+    """Count the circuits that a mixture is above, by its interval; judge whether these are most.
+
+    Circuits at the ceiling are level with a mixture that is there too, whatever the claim.
+    """
+    level = set(ceiling)
     above = [n for n, (_, low, _) in gaps.items() if low > 0]
-    rest = [n for n, (_, _, high) in gaps.items() if high <= 0]
-    listed = f"{len(above)} of twelve: {', '.join(map(str, above))}" if above else "none of twelve"
-    said = f"certainly above {listed}"
+    below = [n for n, (_, _, high) in gaps.items() if high < 0]
+    parts = [f"{word} {', '.join(map(str, above)) or 'none'}"]
+    parts += [f"level at the ceiling with {', '.join(map(str, sorted(level)))}"] if level else []
+    left = len(gaps) - len(above) - len(level) - len(below)
+    parts += [f"not {word} {', '.join(map(str, below))}"] if below else []
+    parts += [f"of {left} it cannot be told"] if left else []
+    said = "; ".join(parts)
     if 2 * len(above) > len(gaps):
-        return said, "reproduced"
-    if 2 * len(rest) >= len(gaps):
-        return said, "differs"
-    return f"{said}; certainly not above {len(rest)}", "not settled"
+        return said, REPRODUCED
+    if 2 * len(below) >= len(gaps):
+        return said, DIFFERS
+    return said, UNTESTABLE if 2 * (len(above) + left) <= len(gaps) else OPEN
 
 
 def classification_section(rows: DataFrame) -> str:
@@ -222,10 +251,11 @@ def classification_section(rows: DataFrame) -> str:
     )
     chosen = max(validated, key=lambda n: (validated[n].mean(), n))
     by_hand = difference(searched, alone[chosen])
+    ceiling = [n for n, one in alone.items() if at_the_ceiling(searched, one)]
     plain = difference(searched, by_seed(rows, "test_accuracy", kind="plain"))
     frozen = difference(searched, by_seed(rows, "test_accuracy", kind="frozen"))
-    gaps = {n: difference(searched, one) for n, one in alone.items()}
-    most, judged = above_most(gaps)
+    gaps = {n: difference(searched, one, comparisons=12) for n, one in alone.items()}
+    most, judged = above_most(gaps, ceiling)
     discrete = by_seed(rows, "discrete_accuracy", kind="ensemble", method="joint")
     retrained = by_seed(rows, "retrained_accuracy", kind="ensemble", method="joint")
     percent = 100 * searched
@@ -234,7 +264,7 @@ def classification_section(rows: DataFrame) -> str:
             "over 98 % of FashionMNIST's 1 against 5",
             f"{percent.median():.1f} % ({percent.min():.1f} to {percent.max():.1f}) of resized "
             f"digits",
-            "could not be attempted: other images",
+            f"{UNTESTABLE}: other images",
         ),
         (
             "above most of the twelve circuits (curves)",
@@ -243,8 +273,9 @@ def classification_section(rows: DataFrame) -> str:
         ),
         (
             "matches or beats circuits made by hand",
-            f"less circuit {chosen}, the best on validation images: {points(by_hand)}",
-            not_below(by_hand),
+            f"less circuit {chosen}, the best on validation images: {points(by_hand)}"
+            + ("; both are at the ceiling" if chosen in ceiling else ""),
+            not_below(by_hand, chosen in ceiling),
         ),
         (
             "no discrete circuit is reported",
@@ -272,13 +303,11 @@ def number(found: str) -> int:
     return 1 + list(paper_space(circuit.n_qubits, circuit.n_layers)).index(circuit)
 
 
-def against_lot(dead: int, searches: int) -> tuple[str, str]:
-    """Compare a count of dead circuits with a lot's, half, by the exact 95 % interval."""
-    low, high = stats.binomtest(dead, searches).proportion_ci(0.95)
-    said = f"{dead} [{low:.0%}, {high:.0%}]"
-    if low <= 0.5 <= high:
-        return said, "cannot be told from a lot"
-    return said, "better than a lot" if high < 0.5 else "worse than a lot"
+def against_lot(dead: int, searches: int) -> str:
+    """Compare a count of dead circuits with a lot's, half, by the exact binomial test at 5 %."""
+    if stats.binomtest(dead, searches).pvalue > 0.05:
+        return "cannot be told from a lot"
+    return "better than a lot" if 2 * dead < searches else "worse than a lot"
 
 
 def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
@@ -294,11 +323,10 @@ def designs(tasks: dict[str, tuple[DataFrame, str, str]]) -> str:
         mixture, trained, anew = (
             sign * rows[column] for column in (score, f"discrete_{rest}", f"retrained_{rest}")
         )
-        counted, judged = against_lot(
-            sum(number(text) in UNIFORM + ONE_STATE for text in rows["found"]), len(rows)
-        )
+        dead = sum(number(text) in UNIFORM + ONE_STATE for text in rows["found"])
+        judged = against_lot(dead, len(rows))
         found.append(
-            (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), counted, judged)
+            (name, len(rows), (trained < mixture).sum(), (anew > trained).sum(), dead, judged)
         )
     counts = ["searches", "worse than the mixture", "better when retrained", "dead"]
     return table(["task", *counts, "verdict"], found)
@@ -337,10 +365,10 @@ def room_section(rows: DataFrame, room: str) -> str:
     alone = {n: by_seed(rows, "curve", kind="fixed", number=n) for n in range(1, 13)}
     height, wobble = while_training(searched), unsteadiness(searched)
     higher, is_higher = above_most(
-        {n: difference(height, while_training(one)) for n, one in alone.items()}
+        {n: difference(height, while_training(one), 12) for n, one in alone.items()}
     )
     steadier, is_steadier = above_most(
-        {n: difference(unsteadiness(one), wobble) for n, one in alone.items()}
+        {n: difference(unsteadiness(one), wobble, 12) for n, one in alone.items()}, word="below"
     )
     greedy = by_seed(rows, "mean_return", **mixture)
     chance, frozen, plain, small, one = (
@@ -359,7 +387,7 @@ def room_section(rows: DataFrame, room: str) -> str:
         ),
         (
             "steadier than most of the twelve (curves)",
-            f"deviation along the second half of training, {steadier.replace('above', 'below')}",
+            f"deviation along the second half of training, {steadier}",
             is_steadier,
         ),
         (
@@ -403,9 +431,9 @@ def growth_section(rows: DataFrame) -> str:
             if len(grown) < 2 or not set(grown.index) <= set(other.index):
                 gaps.append("not run yet")
             elif is_accuracy:
-                gaps.append(points(difference(grown, other)))
+                gaps.append(points(difference(grown, other, len(RIVALS))))
             else:
-                gaps.append(shown(difference(other, grown)))
+                gaps.append(shown(difference(other, grown, len(RIVALS))))
         lines.append((task, "points" if is_accuracy else "-log10 MSE", len(grown), *gaps))
     return table(["task", "unit", "seeds", *(f"ahead of {rival}" for rival in RIVALS)], lines)
 
@@ -422,6 +450,16 @@ def written(text: str, parts: dict[str, str]) -> str:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{part}\n\n{end}{rest.split(end)[1]}"
     return text
+
+
+def summary(parts: dict[str, str]) -> str:
+    """Count the verdicts of each part whose statements are the paper's."""
+    lines = []
+    for name in ("sizes", "images", "series", "agents"):
+        last = [line.split(" | ")[-1].strip(" |") for line in parts[name].splitlines()]
+        count = Counter(text.split(":")[0] for text in last)
+        lines.append((name, *(count[kind] or "" for kind in VERDICTS)))
+    return table(["", *VERDICTS], lines)
 
 
 def page() -> str:
@@ -443,6 +481,7 @@ def page() -> str:
         "series": "\n".join(series_section(forecasting, name) for name in PAPER_MSE).strip(),
         "agents": "\n".join(room_section(reinforcement, room) for room in ROOMS).strip(),
     }
+    parts["summary"] = summary(parts)
     return written(PAGE.read_text("utf-8"), parts)
 
 
