@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .bilevel import hypergradient
-from .errors import SearchError, check_finite, check_positive
+from .errors import SearchError, check_finite, check_positive, check_type
 from .relaxation import Relaxation
 
 Data = tuple[Tensor, Tensor]
@@ -30,6 +30,7 @@ class Architect:
         options: dict[str, Any],
         optimizer: Callable[..., torch.optim.Optimizer],
     ) -> None:
+        check_type(SearchError, nn.Module, net=net)
         found = {k: m for k, m in net.named_modules() if isinstance(m, Relaxation)}
         names = [
             f"{path}.{name}".lstrip(".")

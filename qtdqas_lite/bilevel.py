@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .errors import SearchError, check_positive, check_whole
+from .errors import SearchError, check_callable, check_positive, check_whole
 
 Tensors = tuple[Tensor, ...]
 Loss = Callable[[Tensors, Tensors], Tensor]
@@ -145,7 +145,8 @@ def hypergradient(
     Raises:
         SearchError: if an argument is not as described, or a loss or a gradient is not finite.
     """
-    if method not in METHODS:
+    check_callable(SearchError, train_loss=train_loss, validation_loss=validation_loss)
+    if method not in list(METHODS):
         raise SearchError(f"method must be one of {list(METHODS)}, got {method!r}")
 
     def again(loss: Loss, theta: Tensors, alpha: Tensors) -> Tensor:

@@ -15,15 +15,13 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from .circuits import CIRCUITS, Candidate
-from .errors import CheckpointError
+from .errors import MISFITS, CheckpointError
 from .files import is_file, write_atomically
 from .mapping import FEATURES, AffineMapping, MLPMapping
 from .target import copy_target, tensors_to_write
 
 SCHEMA = 3
 _KEY, _DIGEST = "qtdqas_lite", "sha256"
-# What goes wrong when a network is built from a header and tensors that do not belong together.
-_MISFITS = LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError
 
 
 class Checkpointed(nn.Module):
@@ -116,7 +114,7 @@ class Checkpointed(nn.Module):
             same = _agree(net._sample(), header["sample"])
         except CheckpointError:
             raise
-        except _MISFITS as error:
+        except MISFITS as error:
             raise CheckpointError(
                 f"{path} does not fit its own description, or the circuit or mapping that was "
                 f"passed: {error}"

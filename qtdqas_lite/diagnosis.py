@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .circuits import Candidate
-from .errors import CircuitError, check_whole
+from .errors import CircuitError, check_whole, refuses
 from .score import angle_jacobian, jacobian_score
 from .search_space import list_candidates
 from .simulator import evolve
@@ -65,6 +65,7 @@ class Diagnosis:
         return "\n".join(rows)
 
 
+@refuses(CircuitError)
 def same_probabilities(candidates: Iterable[Candidate], seed: int = 0) -> list[tuple[int, bool]]:
     """Compare candidates by their probabilities at three random settings of the angles, in float64.
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Real
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+#: What goes wrong inside a function that is given something else than it takes.
+MISFITS = TypeError, AttributeError, LookupError, ArithmeticError, ValueError, RuntimeError
 
 
 class QuantumTrainError(Exception):
@@ -46,6 +53,31 @@ class DataError(QuantumTrainError, ValueError):
 
 class DependencyError(QuantumTrainError, ImportError):
     """A package that is needed here and is not installed."""
+
+
+def refuses(error: type[QuantumTrainError]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function refuse arguments of other types or shapes than it takes, as ``error``.
+
+    For functions that run no code of the caller's, whose own faults would be hidden.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def refusing(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except (QuantumTrainError, torch.OutOfMemoryError):
+                raise
+            except MISFITS as fault:
+                given = ", ".join(type(value).__name__ for value in (*args, *kwargs.values()))
+                raise error(
+                    f"{function.__qualname__} does not take these arguments, of type {given}: "
+                    f"{fault}; its documentation says which"
+                ) from fault
+
+        return refusing
+
+    return decorate
 
 
 @contextmanager
@@ -95,6 +127,13 @@ def check_type(error: type[QuantumTrainError], *kinds: type, **values: Any) -> N
         if not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise error(f"{name} must be of type {names}, got {type(value).__name__}")
+
+
+def check_callable(error: type[QuantumTrainError], **values: Any) -> None:
+    """Raise ``error``, which names the argument, unless each value is a function."""
+    for name, value in values.items():
+        if not callable(value):
+            raise error(f"{name} must be a function, got {value!r:.200}")
 
 
 def check_positive(error: type[QuantumTrainError] = SearchError, /, **values: Any) -> None:

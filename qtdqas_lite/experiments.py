@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 with needs("a sweep", "joblib", "pandas", "filelock"):
     import joblib
 
+    from .files import as_path
     from .tables import KEY, Row, add_rows, cells, read_rows, to_frame
 
 
@@ -69,7 +70,7 @@ def sweep(
     if not callable(run) or not isinstance(configurations, Iterable):
         raise SearchError(f"run is a function and configurations a list, got {run!r:.200}")
     n_jobs = check_whole(SearchError, -1, n_jobs=n_jobs)
-    path, more = Path(path), cells(_named("columns", columns or {}))
+    path, more = as_path(DataError, path), cells(_named("columns", columns or {}))
     _check_free(more, {"wall_seconds", "error", KEY})
     plan = [_named("a configuration", one) for one in configurations]
     keys = [row_key(one) for one in plan]
@@ -109,7 +110,7 @@ def read_table(path: str | PathLike[str]) -> DataFrame:
         FileNotFoundError: if there is no such file.
         DataError: if the file is not such a table.
     """
-    path = Path(path)
+    path = as_path(DataError, path)
     path.stat()  # a missing file is the caller's FileNotFoundError, and for a sweep it is none
     table = read_rows(path)
     return to_frame(table, table)

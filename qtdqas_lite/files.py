@@ -7,8 +7,17 @@ import stat
 import uuid
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from .errors import QuantumTrainError
+
+
+def as_path(error: type[QuantumTrainError], path: Any) -> Path:
+    """Return a path that was given as text or as a path; raise ``error`` for anything else."""
+    try:
+        return Path(path)
+    except TypeError:
+        raise error(f"a path is text or a pathlib.Path, got {path!r:.200}") from None
 
 
 def is_file(error: type[QuantumTrainError], path: str | PathLike[str]) -> bool:
@@ -18,7 +27,7 @@ def is_file(error: type[QuantumTrainError], path: str | PathLike[str]) -> bool:
         QuantumTrainError: of the type ``error``, if there is something else: a folder, a device,
             or a pipe, which would block whoever opens it.
     """
-    path = Path(path)
+    path = as_path(error, path)
     if path.exists() and not path.is_file():
         raise error(f"{path} is a folder, a pipe or a device, and not a file; give another path")
     return path.exists()
@@ -37,7 +46,7 @@ def write_atomically(
         FileNotFoundError: if there is no such folder.
         QuantumTrainError: of the type ``error``, as :func:`is_file` raises it.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(as_path(error, path)))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to save into")
     mode = stat.S_IMODE(path.stat().st_mode) if is_file(error, path) else None

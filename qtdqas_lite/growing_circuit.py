@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .circuits import MAX_ANGLES, Candidate, FixedCircuit, check_angles, saved_by_name
-from .errors import CircuitError, EncodingError, check_whole
+from .errors import CircuitError, EncodingError, check_whole, refuses
 from .simulator import Layers, probabilities
 from .simulator.gates import Rotation, compose, entangler_pool
 from .simulator.statevector import check_memory, product_state, transforms_active
@@ -151,6 +151,7 @@ class GrowingCircuit(nn.Module):
         finally:
             self._probe = before
 
+    @refuses(CircuitError)
     def open(self, layer: int, axis: str, wire: int, angle: float = 0.0) -> None:
         """Open a slot; with angle 0 nothing changes at first.
 
@@ -201,6 +202,7 @@ class GrowingCircuit(nn.Module):
         """List the open slots, layer by layer."""
         return [self.slot(place) for place in self.is_open.flatten().nonzero()[:, 0].tolist()]
 
+    @refuses(CircuitError)
     def slot(self, number: int) -> Slot:
         """Name the slot that has this number in ``theta.flatten()``."""
         rest, wire = divmod(number, self.n_qubits)
@@ -223,6 +225,7 @@ class GrowingCircuit(nn.Module):
             rotations.append(tuple(names))
         return Candidate(self.n_qubits, True, tuple(entanglers), tuple(rotations))
 
+    @refuses(CircuitError)
     def angles(self, theta: Tensor | None = None) -> Tensor:
         """Return the angles of :meth:`architecture`, shape (its n_layers, n_qubits)."""
         theta = self.theta if theta is None else theta
@@ -272,6 +275,7 @@ class GrowingCircuit(nn.Module):
         return f"{size}, {self.n_open} of {self.is_open.numel()} slots open"
 
 
+@refuses(CircuitError)
 def _checked_axes(axes: Sequence[str]) -> tuple[str, ...]:
     listed = (axes,) if isinstance(axes, str) else tuple(axes)
     if not listed or len({*listed}) != len(listed):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import nn
 
-from .errors import SearchError, check_positive, check_whole
+from .errors import SearchError, check_callable, check_positive, check_whole
 from .growing_circuit import GrowingCircuit
 from .training import Data, Run, Step, fit
 
@@ -189,6 +189,7 @@ def grow(
     """
     check_positive(learning_rate=learning_rate)
     check_whole(SearchError, 1, final_steps=final_steps)
+    check_callable(SearchError, on_step=print if on_step is None else on_step)
     circuit: Any = getattr(net, "circuit", net)
     with Growth(
         circuit, n_angles, rule=rule, steps_each=steps_each, reopen=reopen, generator=generator

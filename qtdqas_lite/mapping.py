@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .errors import TargetError, check_whole
+from .errors import TargetError, check_whole, refuses
 
 Feature = Literal["log", "scaled", "raw"]
 
 
+@refuses(TargetError)
 def log_feature(probabilities: Tensor) -> Tensor:
     """Turn probabilities into numbers of order one: log(2**n p + 0.01).
 
@@ -76,6 +77,7 @@ class MLPMapping(nn.Module):
     states: its mean would move all weights of the target at once, until every ReLU there is dead.
     """
 
+    @refuses(TargetError)
     def __init__(
         self, n_qubits: int, hidden: int = 8, *, generator: torch.Generator | None = None
     ) -> None:

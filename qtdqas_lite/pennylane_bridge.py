@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .circuits import Candidate, FixedCircuit
-from .errors import CircuitError, check_whole
+from .errors import CircuitError, check_whole, refuses
 from .growing_circuit import GrowingCircuit
 from .relaxed_circuit import RelaxedCircuit
 from .simulator import CNOT, entangler_gates
@@ -34,6 +34,7 @@ _THIN = dict.fromkeys(("lines.linewidth", "patch.linewidth"), 1.0)
 _STYLE = {**_INK, **_THIN, "patch.facecolor": "white", "patch.force_edgecolor": True}
 
 
+@refuses(CircuitError)
 def to_qnode(
     circuit: Candidate | FixedCircuit | RelaxedCircuit | GrowingCircuit,
     *,

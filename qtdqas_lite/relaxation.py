@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .errors import CircuitError, SearchError, check_positive
+from .errors import CircuitError, SearchError, check_positive, refuses
 from .simulator.statevector import transforms_active
 
 Sampling = Literal["softmax", "gumbel", "straight-through", "score-function"]
@@ -94,6 +94,7 @@ class Relaxation(nn.Module):
         """
         return {name: self._weights(logits) for name, logits in self.logits().items()}
 
+    @refuses(CircuitError)
     def _given(self, mixture: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """Return a mixture that was given, if it is one of this circuit, or make one."""
         if mixture is None:
@@ -110,6 +111,7 @@ class Relaxation(nn.Module):
         soft = self.sampling in ("softmax", "gumbel")
         return torch.softmax(logits, -1) if soft else one_hot(logits.argmax(-1), logits)
 
+    @refuses(CircuitError)
     def log_probability(self, mixture: dict[str, Tensor]) -> Tensor:
         """Give the log-probability with which the softmax draws these choices.
 

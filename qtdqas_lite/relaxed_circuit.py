@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .circuits import Candidate, FixedCircuit, check_angles, saved_by_name
-from .errors import CircuitError
+from .errors import CircuitError, refuses
 from .relaxation import Relaxation, Sampling
 from .search_space import SearchSpace, Sharing
 from .simulator import Layers, apply_gate, entangler_gates, probabilities
@@ -176,6 +176,7 @@ class RelaxedCircuit(Relaxation):
         """How many bits say which architecture of the space was chosen."""
         return math.log2(self.space.n_architectures)
 
+    @refuses(CircuitError)
     def architecture(self, mixture: dict[str, Tensor] | None = None) -> Candidate:
         """Return the architecture of the largest logits, or of the largest weights of a mixture.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .errors import CircuitError
+from .errors import CircuitError, check_callable, check_type
 from .simulator import Layers, apply_gate
 from .simulator.statevector import apply_group, group_sizes, kron
 
@@ -67,6 +67,8 @@ def angle_jacobian(layers: Callable[[Tensor], Any], theta: Tensor) -> tuple[Tens
     Raises:
         CircuitError: if there is not one angle for each gate.
     """
+    check_callable(CircuitError, layers=layers)
+    check_type(CircuitError, Tensor, theta=theta)
     # A gate depends on its own angle alone: one forward derivative gives all of them.
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)  # torch's own

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from .circuits import MAX_ANGLES, Candidate
-from .errors import CircuitError, EncodingError, check_whole
+from .errors import CircuitError, EncodingError, check_whole, refuses
 from .simulator.gates import entangler_gates, is_real
 
 Sharing = Literal["global", "layer", "qubit"]
@@ -91,6 +91,7 @@ class SearchSpace:
         rotations: int = len(self.rotations) ** math.prod(rotation_slots)
         return len(self.hadamards) * entanglers * rotations
 
+    @refuses(CircuitError)
     def candidate(
         self, hadamard: bool, entanglers: Sequence[str], rotations: Sequence[Sequence[str]]
     ) -> Candidate:
@@ -120,6 +121,7 @@ class SearchSpace:
             table = [rotations[i : i + columns] for i in range(0, rows * columns, columns)]
             yield self.candidate(hadamard, entanglers, table)
 
+    @refuses(CircuitError)
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> list[Candidate]:
         """Draw different architectures, each with the same chance.
 
@@ -153,6 +155,7 @@ class SearchSpace:
         return list(found)
 
 
+@refuses(CircuitError)
 def list_candidates(space: Iterable[Candidate | str], limit: int = 1000) -> list[Candidate]:
     """List the candidates of a space, or of a list of candidates or of their JSON texts.
 

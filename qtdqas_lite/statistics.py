@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import SearchError, check_whole, needs
+from .errors import SearchError, check_whole, needs, refuses
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Estimate:
     interval: tuple[float, float]
 
 
+@refuses(SearchError)
 def estimate(results: Tensor, comparisons: int = 1) -> Estimate:
     """Give the mean of independent results and its 95 % interval (appendix A2).
 
@@ -90,7 +91,7 @@ def estimate(results: Tensor, comparisons: int = 1) -> Estimate:
     """
     with needs("an interval", "scipy"):
         from scipy.stats import t as student
-    check_whole(SearchError, 1, comparisons=comparisons)
+    check_whole(SearchError, 1, 10**6, comparisons=comparisons)
     values = torch.as_tensor(results, dtype=torch.float64)
     if values.dim() != 1 or len(values) < 2 or not values.isfinite().all():
         raise SearchError(
@@ -103,6 +104,7 @@ def estimate(results: Tensor, comparisons: int = 1) -> Estimate:
     return Estimate(mean, deviation, (mean - half, mean + half))
 
 
+@refuses(SearchError)
 def paired(first: Tensor, second: Tensor, comparisons: int = 1) -> Estimate:
     """Compare two methods seed by seed: what both of them owe to a seed cancels.
 

@@ -253,3 +253,16 @@ def with_weights(skeleton: nn.Module, places: Places, weights: Mapping[str, Tens
         for key, name in here.items():
             setattr(plain.get_submodule(path), key, parameters[name])
     return plain
+
+
+@contextmanager
+def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
+    """Put a network that is not in this mode into it, and give every part its own mode back."""
+    modes = [(module, module.training) for module in net.modules()]
+    if net.training != training:
+        net.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,12 +14,22 @@ from torch import Tensor, nn
 
 from .architect import Architect, Method
 from .circuits import Candidate
-from .errors import SearchError, check_data, check_finite, check_positive, check_type, check_whole
+from .errors import (
+    SearchError,
+    check_callable,
+    check_data,
+    check_finite,
+    check_positive,
+    check_type,
+    check_whole,
+)
 from .relaxation import Relaxation
+from .target import in_mode
 
 Data = tuple[Tensor, Tensor]
 #: Gradients are cut back to this norm: without that, a single step can end a training.
 CLIP_NORM = 1.0
+_LEFT_OUT = "steps", "net", "stop"  # of a step, in the history
 #: How many steps lie between two measurements on validation data.
 EVALUATE_EVERY = 25
 
@@ -51,8 +61,7 @@ class Step:
 
     def row(self) -> dict[str, Any]:
         """Give what the history keeps."""
-        left_out = ("steps", "net", "stop")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {name: value for name, value in vars(self).items() if name not in _LEFT_OUT}
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,7 @@ def fit(
         learning_rate: The highest learning rate, above 0, which :func:`.warm_up_and_cosine` scales;
             or a function that gives the learning rate for the part of the run that is done, 0 to 1.
         optimizer: Called with the parameters and ``lr``. Where it makes groups with rates of their
-            own, each is scaled by the same factor. One that needs a closure, as LBFGS does, is
-            refused.
+            own, each is scaled by the same factor. LBFGS and schedule-free ones are refused.
         on_step: Called with a :class:`Step` after each step.
         generator: Where the seed of the run is drawn from; torch's global one by default.
 
@@ -194,8 +202,11 @@ def _run(
     check_data("train", train)
     if validation is not None:
         check_data("validation", validation)
-    check_whole(SearchError, 1, steps=steps, batch_size=batch_size)
+    check_whole(SearchError, 1, 10**9, steps=steps, batch_size=batch_size)
     check_type(SearchError, torch.Generator, type(None), generator=generator)
+    check_type(SearchError, nn.Module, net=net)
+    hook: Any = (lambda _: None) if on_step is None else on_step
+    check_callable(SearchError, loss=loss, optimizer=optimizer, on_step=hook)
     if callable(learning_rate):
         highest, schedule, nominal = 1.0, learning_rate, learning_rate(0.5) or 1.0
     else:
@@ -206,8 +217,9 @@ def _run(
     if not parameters:
         raise SearchError("there is nothing to train: no parameter requires a gradient")
     weights = optimizer(parameters, lr=nominal)
-    if inspect.signature(weights.step).parameters["closure"].default is inspect.Parameter.empty:
-        raise SearchError(f"{type(weights).__name__} needs a closure, and cannot be used here")
+    closure = inspect.signature(weights.step).parameters["closure"].default
+    if closure is inspect.Parameter.empty or hasattr(weights, "eval"):
+        raise SearchError(f"{type(weights).__name__} needs a closure or has modes: use another")
     shares = [group["lr"] / nominal for group in weights.param_groups]
     together = architect is not None and architect.method == "joint"
     optimizers = [weights, architect.optimizer] if architect and together else [weights]
@@ -230,8 +242,7 @@ def _run(
                 if validation is not None and (step % EVALUATE_EVERY == 0 or step == steps):
                     state.validation_loss = _evaluate(net, loss, validation)
                 history.append(state.row())
-                if on_step is not None:
-                    on_step(state)
+                hook(state)
                 if state.stop:
                     ended = "stopped"
                     break
@@ -264,26 +275,10 @@ def _evaluate(net: nn.Module, loss: Any, data: Data) -> float:
     """Measure the loss on all examples, in eval mode."""
     with in_mode(net, False):
         outputs: Any = [net(part) for part in torch.split(data[0], 4096)]
-        if len(outputs) == 1:
-            outputs = outputs[0]
-        elif all(isinstance(output, Tensor) for output in outputs):
-            outputs = torch.cat(outputs)
-        else:  # whatever else a network gives, its loss knows
-            outputs = net(data[0])
+        joined = all(isinstance(output, Tensor) for output in outputs)
+        # Whatever else a network gives, its loss knows.
+        outputs = torch.cat(outputs) if joined else net(data[0])
         return float(loss(outputs, data[1]).item())
-
-
-@contextlib.contextmanager
-def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
-    """Put a network that is not in this mode into it, and give every part its own mode back."""
-    modes = [(module, module.training) for module in net.modules()]
-    if net.training != training:
-        net.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _batch(data: Data, size: int) -> Data:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CircuitError
+from ..errors import CircuitError, refuses
 from .statevector import Layers, evolve, squares, transforms_active
 
 
+@refuses(CircuitError)
 def probabilities(layers: Layers) -> Tensor:
     """Run every layer and square the amplitudes.
 

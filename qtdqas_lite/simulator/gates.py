@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CircuitError
+from ..errors import CircuitError, check_whole, refuses
 
 CNOT, CZ = "cnot", "cz"
 
@@ -76,6 +76,7 @@ ENTANGLERS: dict[str, Callable[[int], list[tuple[str, int, int]]]] = {
 }
 
 
+@refuses(CircuitError)
 def rotation_quaternions(rotation: str, theta: Tensor) -> Tensor:
     """Look a rotation up and apply it to angles.
 
@@ -94,6 +95,7 @@ def rotation_quaternions(rotation: str, theta: Tensor) -> Tensor:
     return ROTATIONS[rotation](theta)
 
 
+@refuses(CircuitError)
 def compose(second: Tensor, first: Tensor) -> Tensor:
     """Multiply quaternions, shape (..., 4): the gate that does what two do, one after the other."""
     product = _constant(_PRODUCT, second.dtype, second.device)
@@ -125,6 +127,7 @@ class Rotation:
         return Rotation, (self.name,)
 
 
+@refuses(CircuitError)
 def quaternion_gates(quaternions: Tensor, *, real: bool = False) -> Tensor:
     """Write the gates w I - i (x X + y Y + z Z) as matrices.
 
@@ -160,6 +163,7 @@ def rotation_gates(rotation: str, theta: Tensor) -> Tensor:
     return quaternion_gates(rotation_quaternions(rotation, theta), real=is_real(rotation))
 
 
+@refuses(CircuitError)
 def is_real(rotation: str) -> bool:
     """Tell whether the gates of a rotation are real, as those of RY are.
 
@@ -179,6 +183,7 @@ def is_real(rotation: str) -> bool:
     return not quaternions[..., [1, 3]].any()
 
 
+@refuses(CircuitError)
 def entangler_gates(entangler: str, n_qubits: int) -> list[tuple[str, int, int]]:
     """List the gates of an entangler, first gate first: (kind, control wire, target wire).
 
@@ -188,7 +193,7 @@ def entangler_gates(entangler: str, n_qubits: int) -> list[tuple[str, int, int]]
     """
     if entangler not in ENTANGLERS:
         raise CircuitError(f"entangler must be one of {list(ENTANGLERS)}, got {entangler!r}")
-    gates = ENTANGLERS[entangler](n_qubits)
+    gates = ENTANGLERS[entangler](check_whole(CircuitError, 1, 10_000, n_qubits=n_qubits))
     for kind, control, target in gates:
         known = kind in (CNOT, CZ) and control != target
         if not (known and min(control, target) >= 0 and max(control, target) < n_qubits):
@@ -199,6 +204,7 @@ def entangler_gates(entangler: str, n_qubits: int) -> list[tuple[str, int, int]]
     return gates
 
 
+@refuses(CircuitError)
 def gate_permutation(kind: str, control: int, target: int, n_qubits: int) -> tuple[Tensor, Tensor]:
     """Write one gate of an entangler as :func:`entangler_permutation` writes them all."""
     source = torch.arange(2**n_qubits)
@@ -208,6 +214,7 @@ def gate_permutation(kind: str, control: int, target: int, n_qubits: int) -> tup
     return source, 1.0 - 2 * (on & (source >> flip))
 
 
+@refuses(CircuitError)
 def entangler_permutation(entangler: str, n_qubits: int) -> tuple[Tensor, Tensor]:
     """Write an entangler as a reordering of the basis states and a change of signs.
 
@@ -227,9 +234,10 @@ def entangler_permutation(entangler: str, n_qubits: int) -> tuple[Tensor, Tensor
     """
     # Each gate is its own inverse, so where an amplitude comes from is found by undoing the gates
     # from the last to the first. A mask says which bits of the new index add up to an old bit.
+    gates = entangler_gates(entangler, n_qubits)
     masks = [1 << (n_qubits - 1 - wire) for wire in range(n_qubits)]
     sign = torch.ones(2**n_qubits)
-    for kind, control, target in reversed(entangler_gates(entangler, n_qubits)):
+    for kind, control, target in reversed(gates):
         if kind == CNOT:
             masks[target] ^= masks[control]
         else:
@@ -242,6 +250,7 @@ def entangler_permutation(entangler: str, n_qubits: int) -> tuple[Tensor, Tensor
     return _xor_table(columns), sign
 
 
+@refuses(CircuitError)
 def entangler_pool(names: Sequence[str], n_qubits: int) -> tuple[Tensor, Tensor | None]:
     """Stack entanglers for the simulator: permutations and signs, (n_entanglers, 2**n_qubits).
 

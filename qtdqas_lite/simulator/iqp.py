@@ -13,10 +13,12 @@ from functools import lru_cache, reduce
 import torch
 from torch import Tensor
 
+from ..errors import CircuitError, refuses
 from .gates import CNOT, entangler_gates
 from .statevector import apply_group, group_sizes
 
 
+@refuses(CircuitError)
 def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
     """Find the parity of the basis state's bits that decides the sign of each angle.
 
@@ -39,6 +41,7 @@ def iqp_masks(entanglers: tuple[str, ...], n_qubits: int) -> Tensor | None:
     return torch.tensor(layers[::-1])
 
 
+@refuses(CircuitError)
 def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
     """Give the probabilities of a circuit of RX layers that starts in ``|0...0>``.
 
@@ -56,6 +59,7 @@ def iqp_probabilities(theta: Tensor, masks: Tensor) -> Tensor:
     return parts.square().sum(0) * 0.25**n_qubits
 
 
+@refuses(CircuitError)
 def walsh_hadamard(values: Tensor, n_qubits: int) -> Tensor:
     """Sum (-1)**(bits(i) . bits(j)) * values[j] over j, for every i; shape (..., 2**n) is kept."""
     for size in group_sizes(n_qubits):

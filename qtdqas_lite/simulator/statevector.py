@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CircuitError, check_fits
+from ..errors import CircuitError, check_fits, refuses
 from .gates import quaternion_gates
 
 #: Which entangler acts in each layer: None if there is only one, a number for each layer, or a
@@ -67,6 +67,7 @@ class Layers(NamedTuple):
         return reduce(torch.add, [weights[k] * one(k) for k in range(len(weights))])
 
 
+@refuses(CircuitError)
 def evolve(layers: Layers) -> Tensor:
     """Run every layer.
 
@@ -85,6 +86,7 @@ def evolve(layers: Layers) -> Tensor:
     return state
 
 
+@refuses(CircuitError)
 def apply_gate(state: Tensor, gate: Tensor, wire: int) -> Tensor:
     """Apply a 2x2 gate to one wire of a state, or of several, of shape (..., 2**n)."""
     cube = state.reshape(*state.shape[:-1], 2**wire, 2, -1)

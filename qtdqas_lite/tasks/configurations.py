@@ -19,7 +19,7 @@ from ..generator import GeneratedNetwork
 from ..mapping import MLPMapping
 from ..relaxed_circuit import RelaxedCircuit
 from ..search_space import paper_space
-from ..target import tensors_to_write
+from ..target import in_mode, tensors_to_write
 from ..training import Run, fit, search
 
 Kind = Literal["fixed", "frozen", "ensemble", "relaxed", "plain"]
@@ -179,15 +179,12 @@ def outputs(net: nn.Module, inputs: Tensor, n_outputs: int | None = None) -> Ten
     """
     check_type(TargetError, nn.Module, net=net)
     check_type(DataError, Tensor, inputs=inputs)
-    modes = [(module, module.training) for module in net.modules()]
     try:
-        found = net.eval()(inputs)
+        with in_mode(net, False):
+            found = net(inputs)
     except RuntimeError as error:
         given = f"inputs of shape {tuple(inputs.shape)}"
         raise TargetError(f"{type(net).__name__} does not take {given}: {error}") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     shape = tuple(found.shape) if isinstance(found, Tensor) else (type(found).__name__,)
     some = shape[1] if n_outputs is None and len(shape) == 2 else n_outputs
     if not isinstance(found, Tensor) or shape != (len(inputs), some):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, refuses
 
 # Images to train on and their labels, images to test on and their labels.
 KINDS = "images-idx3-ubyte", "labels-idx1-ubyte"
@@ -19,6 +19,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 MOST_BYTES = 2**30  # a file can claim any size; the largest of this family, EMNIST, has 0.55 GB
 
 
+@refuses(DataError)
 def read_files(source: Path) -> list[np.ndarray]:
     """Read images (bytes) and labels to train on, and the same for the test. Unpickle nothing.
 

@@ -132,9 +132,16 @@ def metadata_is_stable(notebook):
             yield f"timestamps are stored in: {where(cell)}"
 
 
+def guards(node):
+    """Whether a decorator only refuses what a function does not take."""
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "refuses"
+
+
 def bare(node):
-    """The syntax tree as text, without docstrings: a chapter may explain in prose instead."""
+    """The syntax tree as text, without docstrings, which prose may replace, and without guards."""
     for inner in ast.walk(node):
+        if isinstance(inner, DEFINITION):
+            inner.decorator_list = [one for one in inner.decorator_list if not guards(one)]
         if isinstance(inner, DEFINITION) and ast.get_docstring(inner) is not None:
             inner.body = inner.body[1:] or [ast.Pass()]
     return ast.dump(node)

@@ -369,6 +369,17 @@ def test_an_optimizer_that_needs_a_closure_is_refused():
         fit(nn.Linear(3, 2), (torch.ones(4, 3), torch.zeros(4).long()), optimizer=torch.optim.LBFGS)
 
 
+def test_an_optimizer_with_modes_is_refused():
+    """Schedule-free ones step from one place and evaluate at another."""
+
+    class Free(torch.optim.SGD):
+        def eval(self):
+            raise AssertionError("nobody calls it")
+
+    with pytest.raises(SearchError, match="Free needs a closure or has modes: use another"):
+        fit(nn.Linear(3, 2), (torch.ones(4, 3), torch.zeros(4).long()), optimizer=Free)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_trains_in_training_mode_and_gives_modes_back(training):
     """Running statistics and dropout need it; a part that was frozen in eval mode stays so."""
