@@ -292,3 +292,12 @@ def test_no_module_of_the_core_is_long():
     lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in files}
     assert len(lengths) > 20
     assert {name for name, length in lengths.items() if length > 300} == set()
+
+
+def test_whatever_fails_in_the_weekly_run_is_reported():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text("utf-8"))["jobs"]
+    report = jobs.pop("report")
+    assert set(report["needs"]) == set(jobs)
+    assert report["if"] == "failure()"
+    assert report["permissions"] == {"issues": "write"}
+    assert not [name for name, job in jobs.items() if "timeout-minutes" not in job]
