@@ -23,10 +23,18 @@ class Growth:
     """Opens slots while something else trains the network: :func:`grow` is built on it.
 
     Inside of its block, call it after every step of an optimiser, as ``on_step`` of :func:`.fit`
-    or from the callback of a library that trains by itself::
+    or from a hook of the optimiser, where a library runs the loop (stable-baselines3, say, whose
+    callbacks hear of steps of the environment and not of the optimiser; ``model`` is its agent)::
 
         with Growth(net.circuit, n_angles=30) as growth:
             fit(net, train, steps=400, on_step=growth)
+
+        with Growth(net.circuit, n_angles=30) as growth:
+            hook = model.policy.optimizer.register_step_post_hook(lambda *_: growth())
+            model.learn(10_000)
+            hook.remove()
+
+    Policy and value each take a Growth of their own, called from one hook.
 
     Attributes:
         circuit: The circuit.

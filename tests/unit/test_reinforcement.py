@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from stable_baselines3 import A2C, PPO
 from torch import nn
 from torch.distributions import Categorical
@@ -23,6 +21,8 @@ from qtdqas_lite import (
     DataError,
     DependencyError,
     GeneratedNetwork,
+    GrowingCircuit,
+    Growth,
     SearchError,
     TargetError,
     paper_space,
@@ -30,7 +30,6 @@ from qtdqas_lite import (
 from qtdqas_lite.tasks import environments, policies
 from qtdqas_lite.tasks.configurations import build
 from qtdqas_lite.tasks.environments import Actor, evaluate, make_environment, record_episode
-from qtdqas_lite.tasks.learning_curves import interquartile_mean_curve
 from qtdqas_lite.tasks.policies import GeneratedPolicy
 from qtdqas_lite.tasks.reinforcement import train_agent
 
@@ -188,9 +187,6 @@ def test_missing_packages_are_named(monkeypatch):
         make_environment(GRID)
     with pytest.raises(DependencyError, match="undrawable-v0 cannot be drawn: no paint"):
         record_episode(None, "own/undrawable-v0")
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(DependencyError, match="pip install scipy"):
-        interquartile_mean_curve([CURVE, CURVE])
     for module, package, match in (
         (environments, "stable_baselines3.common.evaluation", "gymnasium stable-baselines3"),
         (environments, "gymnasium", "gymnasium stable-baselines3"),
@@ -594,80 +590,20 @@ def test_hostile_trainings(error, match, options):
         small(**options)
 
 
-# --- Learning curves
-
-CURVE = [{"step": s, "return": float(s)} for s in (2, 4, 6)]
-
-
-def curve(returns, every=10):
-    return [{"step": every * (i + 1), "return": float(r)} for i, r in enumerate(returns)]
-
-
-def test_the_curve_by_hand():
-    seeds = [[0, 10, 20, 30], [1, 11, 21, 31], [2, 2, 2, 2], [500, 500, 500, 500]]
-    found = interquartile_mean_curve([curve(r) for r in seeds], n_points=4, window=2)
-    assert [row["step"] for row in found] == [10, 20, 30, 40]
-    # One of four is left out at each end; the window reaches two episodes back.
-    assert [row["return"] for row in found] == [1.5, (5 + 6) / 2, (15 + 16) / 2, (25 + 26) / 2]
-    # Any mean of four draws can be that of one seed alone, which is rare: the interval is inside.
-    assert all(row["low"] <= row["return"] <= row["high"] <= 500 for row in found)
-    three = interquartile_mean_curve([curve(r) for r in seeds[1:]], n_points=2, window=1)
-    assert three[0]["return"] == pytest.approx((1 + 2 + 500) / 3)  # nothing is left out
-
-
-def test_the_interval_is_that_of_a_bootstrap():
-    draw = np.random.default_rng(3)
-    values = draw.normal(100, 20, 9)
-    row = interquartile_mean_curve([curve([v, v]) for v in values])[0]
-    means = [np.sort(draw.choice(values, 9))[2:7].mean() for _ in range(20_000)]
-    assert row["return"] == pytest.approx(np.sort(values)[2:7].mean())
-    np.testing.assert_allclose(
-        [row["low"], row["high"]], np.quantile(means, [0.025, 0.975]), atol=2
-    )
-
-
-@settings(max_examples=25)
-@given(
-    st.lists(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=9), min_size=2, max_size=6),
-    st.integers(1, 4),
-    st.randoms(),
-)
-def test_the_order_of_seeds_makes_no_difference(seeds, window, shuffle):
-    curves = [curve(returns) for returns in seeds]
-    options = {"n_points": 3, "window": window}
-    found = interquartile_mean_curve(curves, **options)
-    shuffle.shuffle(curves)
-    again = interquartile_mean_curve(curves, **options)
-    values = [r for returns in seeds for r in returns]
-    for row, same in zip(found, again, strict=True):
-        assert row["return"] == pytest.approx(same["return"], abs=1e-6)
-        assert min(values) - 1e-6 <= row["low"] <= row["high"] + 1e-6 <= max(values) + 2e-6
-    assert found[0]["step"] == 10
-    assert found[-1]["step"] == 10 * min(map(len, seeds))
-
-
-@pytest.mark.parametrize(
-    ("curves", "options", "match"),
-    [
-        ([CURVE], {}, r"at least two curves .* there are 1, with \[3\] episodes"),
-        ([], {}, "there are 0"),
-        ([CURVE, []], {}, r"there are 2, with \[3, 0\]"),
-        ([CURVE, [{"step": 9, "return": 1.0}]], {}, "ends at step 6, before .* step 9"),
-        (None, {}, "curves must be of type list or tuple, got NoneType"),
-        ([CURVE, 3], {}, r"curves\[1\] must be of type list or tuple, got int"),
-        ([CURVE] * 2, {"seed": -1}, "seed must be at least 0"),
-        ([CURVE] * 2, {"n_points": 1}, "n_points must be at least 2, got 1"),
-        ([CURVE] * 2, {"window": 0}, "window must be at least 1, got 0"),
-    ],
-)
-def test_hostile_curves(curves, options, match):
-    with pytest.raises(DataError, match=match):
-        interquartile_mean_curve(curves, **options)
-
-
-def test_curves_of_agents_are_taken():
-    found = interquartile_mean_curve([small(seed=seed).curve for seed in (0, 1)], n_points=3)
-    assert all(0 < row["low"] <= row["high"] for row in found)
+def test_a_circuit_grows_while_an_agent_trains():
+    """As the docstring of Growth says: a hook of the optimiser hears of every step."""
+    targets = nn.Linear(4, 2), nn.Linear(4, 1)
+    policy, value = (GeneratedNetwork(target, GrowingCircuit(4, 3)) for target in targets)
+    options = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "device": "cpu", "seed": 0}
+    networks = {"networks": (policy, value)}
+    model = PPO(GeneratedPolicy, make_environment("CartPole-v1"), policy_kwargs=networks, **options)
+    with Growth(policy.circuit, 3, steps_each=2) as growth:
+        hook = model.policy.optimizer.register_step_post_hook(lambda *_: growth())
+        model.learn(64)
+        hook.remove()
+    assert (policy.circuit.n_open, value.circuit.n_open) == (3, 0)
+    assert (policy.circuit.theta != 0).sum() == 3
+    assert all(choice["slope"] != 0 for choice in growth.choices)
 
 
 def test_a_view_is_read_as_the_documentation_says():
