@@ -37,13 +37,15 @@ def front_end(name: str) -> tuple[str, str]:
 class Numbers(traitlets.TraitType):  # type: ignore[type-arg]  # not generic yet on Colab
     """Finite numbers of one shape, kept as (nested lists of) floats; tensors are accepted.
 
-    An axis is a length, or the name of the trait that holds it. No axis means a single number.
+    An axis is a length, or the name of the trait that holds it. No axis means a single number. None
+    is further from zero than ``most``.
     """
 
-    def __init__(self, *axes: str | int, positive: bool = False) -> None:
+    def __init__(self, *axes: str | int, positive: bool = False, most: float = LARGEST) -> None:
         super().__init__()
         self.axes = axes
         self.positive = positive
+        self.most = most
 
     def validate(self, obj: Any, value: Any) -> Any:
         """Return the numbers as floats; raise ``traitlets.TraitError`` if they do not fit."""
@@ -58,9 +60,9 @@ class Numbers(traitlets.TraitType):  # type: ignore[type-arg]  # not generic yet
             raise traitlets.TraitError(
                 f"{self.name} must be {wanted}{names}, got shape {tuple(numbers.shape)}"
             )
-        if not bool((numbers.abs() <= LARGEST).all()):
+        if not bool((numbers.abs() <= self.most).all()):
             raise traitlets.TraitError(
-                f"{self.name} must hold finite numbers between -{LARGEST:g} and {LARGEST:g}"
+                f"{self.name} must hold finite numbers between -{self.most:g} and {self.most:g}"
             )
         if self.positive and not bool((numbers >= 1 / LARGEST).all()):
             raise traitlets.TraitError(f"{self.name} must be positive, at least {1 / LARGEST:g}")

@@ -7,6 +7,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from widget_pages import episode, sticks_out, violations
 
 from qtdqas_lite.widgets import (
+    BilevelLandscape,
     CandidateExplorer,
     CircuitGrower,
     EpisodePlayer,
@@ -30,6 +31,10 @@ SHOWN = {
         CircuitGrower(),
         CircuitGrower(choices=[43, 37, 49, 0, 5, 143, *range(6, 12)]),
     ],
+    "landscape": lambda: [
+        BilevelLandscape(),
+        BilevelLandscape([2, -2], train_wish=[-2.4, 2.4], xi=0.9, learning_rate=0.3, step=3),
+    ],
     "gate": lambda: [RelaxedGate(), RelaxedGate([-4, -4, 4], temperature=0.05, theta=-3)],
     "writer": lambda: [WeightWriter(), WeightWriter(n_qubits=8, n_layers=3)],
     "player": lambda: [
@@ -45,6 +50,7 @@ SHOWN = {
     ],
     "all": lambda: [
         *(RelaxedGate(), WeightWriter(), CandidateExplorer(), CircuitGrower(), player()),
+        BilevelLandscape(),
     ],
 }
 CONTROLS = "button, summary, label:has([type=radio]), .qw-slider:not(.qw-gate) input, .qw-gate"
@@ -83,7 +89,9 @@ def test_a_finger_gets_larger_targets(browser, window, open_widgets):
     touch = "Emulation.setTouchEmulationEnabled"
     browser.execute_cdp_cmd(touch, {"enabled": True})
     try:
-        open_widgets(CandidateExplorer(), RelaxedGate(), CircuitGrower(), player())
+        open_widgets(
+            *(CandidateExplorer(), RelaxedGate(), CircuitGrower(), player(), BilevelLandscape())
+        )
         assert browser.execute_script("return matchMedia('(pointer: coarse)').matches")
         assert [size for size in sizes(browser) if size[2] < 44] == []
     finally:

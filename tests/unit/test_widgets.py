@@ -13,6 +13,7 @@ from torch import nn
 
 from qtdqas_lite import CircuitError, FixedCircuit, GeneratedNetwork, TargetError
 from qtdqas_lite.widgets import (
+    BilevelLandscape,
     CandidateExplorer,
     CircuitGrower,
     EpisodePlayer,
@@ -39,6 +40,7 @@ STILL = SimpleNamespace(
     frames=[np.zeros((3, 4, 3), np.uint8)] * 2, rewards=[1], terminated=True, truncated=False
 )
 KINDS = {
+    BilevelLandscape: (),
     CandidateExplorer: (),
     CircuitGrower: (),
     EpisodePlayer: ({"Still": STILL},),
