@@ -126,6 +126,7 @@ def main() -> int:
         print(f"The build passed but left out: {', '.join(missing)}", file=sys.stderr)
         return 1
     finish.without_icon_script(fresh)
+    finish.number_appendix_figures(fresh)
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     finish.write_twins(ROOT, names, fresh, title)
     html, former = build / "html", build / "former"

@@ -6,6 +6,7 @@ what they say. Beside each page lies its text in Markdown, and llms.txt lists al
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ FOLD = re.compile(r'<summary aria-label="Toggle hidden content">')
 PARTS = re.compile(r'<summary>(?=<span class="toctree-toggle")')
 # The corner of a table of pandas heads nothing.
 CORNER = re.compile(r"<th[^>]*>\s*</th>")
+# Sphinx numbers figures by chapter, and through all appendices, which are no chapters.
+FIGURE = re.compile(r'(?<=<span class="caption-number">Fig\. )\d+(?= )')
 
 
 def without_icon_script(html: Path) -> None:
@@ -37,6 +40,14 @@ def without_icon_script(html: Path) -> None:
     for left in html.glob("_static/scripts/fontawesome.js*"):
         left.unlink()
     shutil.rmtree(html / "_static/vendor/fontawesome", ignore_errors=True)
+
+
+def number_appendix_figures(html: Path) -> None:
+    """Number the figures of each appendix for itself: A1.1, A1.2 and so on."""
+    for page in html.glob("chapters/a[0-9]-*.html"):
+        name, number = page.stem[:2].upper(), itertools.count(1)
+        text = page.read_text("utf-8")
+        page.write_text(FIGURE.sub(lambda _, n=name, k=number: f"{n}.{next(k)}", text), "utf-8")
 
 
 def output_text(cell: NotebookNode) -> str:

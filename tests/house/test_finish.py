@@ -44,6 +44,20 @@ def test_the_icons_script_goes_and_folds_are_named_by_what_they_say(tmp_path):
     assert not list(tmp_path.glob("_static/scripts/fontawesome*"))
 
 
+def test_figures_are_numbered_by_appendix(tmp_path):
+    (tmp_path / "chapters").mkdir()
+    caption = '<span class="caption-number">Fig. {} </span>'
+    pages = {"a1-fast": (1, 2), "a2-more": (3,), "12-verdict": ("12.1",)}
+    for name, numbers in pages.items():
+        text = "".join(caption.format(number) for number in numbers)
+        (tmp_path / "chapters" / f"{name}.html").write_text(text, "utf-8")
+    finish.number_appendix_figures(tmp_path)
+    for name, numbers in {"a1-fast": ("A1.1", "A1.2"), "a2-more": ("A2.1",)}.items():
+        text = "".join(caption.format(number) for number in numbers)
+        assert (tmp_path / "chapters" / f"{name}.html").read_text("utf-8") == text
+    assert "Fig. 12.1 " in (tmp_path / "chapters" / "12-verdict.html").read_text("utf-8")
+
+
 def notebook():
     stream = new_output("stream", text="3 weights\n")
     drawn = new_output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
