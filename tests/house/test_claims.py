@@ -2,14 +2,17 @@
 
 import importlib.util
 import math
+import re
 import statistics
 from pathlib import Path
 
+import nbformat
 import pandas
 import pytest
 from scipy.stats import t as student
 
 from qtdqas_lite import paper_space
+from qtdqas_lite.experiments import stored_results
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("book_claims", ROOT / "book" / "claims.py")
@@ -201,7 +204,7 @@ def test_growth_is_ahead_where_accuracy_is_higher_or_an_error_lower():
     tuning = {**rows[0], "phase": "tune", "test": math.nan}
     digits, series = claims.growth_section(pandas.DataFrame([*rows, tuning])).splitlines()[2:]
     ahead = "30.0 [30.0, 30.0]"
-    missing = " | not run yet"
+    missing = " | not run"
     assert digits == f"| digits | points | 2{missing} | {ahead}{3 * missing} |"
     ahead = "1.00 [1.00, 1.00]"
     assert series == f"| series | -log10 MSE | 2 | {ahead}{4 * missing} |"
@@ -222,3 +225,43 @@ def test_designs_are_counted_by_task():
     )
     found = claims.designs({"series": (rows, "test_mse", "mse")}).splitlines()[-1]
     assert found == "| series | 2 | 1 | 1 | 1 | cannot be told from a lot |"
+
+
+def shown(number):
+    """The prose of a chapter, and what its cells show."""
+    [path] = ROOT.glob(f"chapters/{number}-*.ipynb")
+    texts = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        texts.append(cell.source if cell.cell_type == "markdown" else "")
+        for output in cell.get("outputs", []):
+            texts.append(output.get("text", output.get("data", {}).get("text/plain", "")))
+    return "\n".join(texts)
+
+
+def cells_of(table):
+    return [line.strip("| ").split(" | ") for line in table.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("task", "rivals"),
+    [("linear", 5), ("mlp", 5), ("cnn", 3), ("friedman", 5), ("bessel", 3), ("narma-5", 3)],
+)
+def test_chapter_07_has_the_leads_of_the_page(task, rivals):
+    chapter, page = shown("07"), cells_of(claims.growth_section(stored_results("growth")))
+    [leads] = [row[3 : 3 + rivals] for row in page if row[0] == task]
+    assert all("[" in lead and lead in chapter for lead in leads), leads
+
+
+def test_chapters_08_to_10_have_the_numbers_of_the_page():
+    part = re.search(r"(?s)<!-- designs -->(.*)<!-- end of designs -->", claims.page())[1]
+    dead = {row[0]: (row[4], row[1]) for row in cells_of(part.strip())}
+    chapter = shown("08")
+    assert "For joint training alone that makes {} of {}".format(*dead["images"]) in chapter
+    assert "{} of {} on series".format(*dead["series"]) in chapter
+    assert re.search("{} (times )?of {}".format(*dead["series"]), shown("09"))
+    assert dead["agents"][0] == "0"
+    assert "searches found a dead circuit, 0 of them an ensemble" in shown("10")
+    for name in claims.PAPER_MSE:
+        section = claims.series_section(stored_results("forecasting"), name)
+        median = section.split("| searched mixture, 135 numbers | ")[1].split(" | ")[1].split()[0]
+        assert re.search(rf"(?<![\d.]){re.escape(median)}\*? ", shown("09")), (name, median)
