@@ -38,14 +38,12 @@ class GrowingCircuit(nn.Module):
     What it would do is known all the same, because one backward pass gives the derivative with
     respect to every closed angle: its *slope*.
 
-    The angles that act are ``frozen + theta`` where a slot is open, and ``frozen`` elsewhere: no
-    optimiser moves what is closed.
+    Where a slot is open, ``frozen + theta`` acts; elsewhere ``frozen``, which no optimiser moves.
 
     Attributes:
         theta: The angles in radians, shape (n_layers, n_axes, n_qubits); 0 where closed.
         is_open: Which slots are open, of the same shape.
-        frozen: Angles that are not trained, of the same shape. They are zero, but for the first
-            layers of a random start.
+        frozen: Angles that are not trained; zero, but for the first layers of a random start.
     """
 
     is_open: Tensor
@@ -70,8 +68,7 @@ class GrowingCircuit(nn.Module):
             n_qubits: The number of qubits n, at least 1.
             n_layers: The number of layers, at least 1. Depth is what makes slots differ: many
                 layers on, a rotation of one qubit has become one about a product of Paulis.
-            axes: Names in :data:`.ROTATIONS`, in the order in which a layer applies them. At angle
-                0 each must be the identity.
+            axes: Names in :data:`.ROTATIONS`, in a layer's order; at angle 0 each is the identity.
             entangler: A name in :data:`.ENTANGLERS`.
             start: ``"random"``: frozen random angles in all slots of the first 4 layers, without
                 which hidden units of the target start alike. ``"ht"``: no frozen angles. Or a
