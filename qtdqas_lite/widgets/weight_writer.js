@@ -49,6 +49,7 @@ function build(model, el) {
     const moved = moves.filter((move) => move > 1e-9).length;
     const mean = moves.reduce((sum, move) => sum + move, 0) / count;
     hint.textContent = `${what}: ${moved} of ${count} weights moved${moved ? `, by ${mean.toFixed(3)} on average` : ""}.`;
+    announce(); // again, now that it is known how many moved
   };
   const done = () => { before = null; };
   const once = (what, values) => { done(); change(what, values); done(); };
@@ -128,6 +129,7 @@ function build(model, el) {
 
   // ---- Showing ------------------------------------------------------------------------------------------
 
+  const announce = () => voice.say(`${hint.textContent} ${brief.textContent}`);
   const percent = (share) => `${Math.round(100 * share)}\u2009%`;
 
   function where(i) {
@@ -189,7 +191,7 @@ function build(model, el) {
     thumbs.forEach(({ root }, i) => root.classList.toggle("qw-wrong", !correct[i]));
     score.textContent = `Right on ${correct.filter(Boolean).length} of ${images.length}`;
     brief.textContent = `Says ${names[answer]} (${percent(answer ? p : 1 - p)}): ${right ? "right" : "wrong"}. ${score.textContent}.`;
-    voice.say(`${hint.textContent} ${brief.textContent}`);
+    announce();
   }
 
   function showAll() {

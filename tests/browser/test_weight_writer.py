@@ -4,8 +4,9 @@ import pytest
 import torch
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 from torch import nn
-from widget_pages import call, click, follow, slider, sticks_out
+from widget_pages import call, click, follow, slider, sticks_out, text
 
 from qtdqas_lite import FixedCircuit, GeneratedNetwork
 from qtdqas_lite.widgets import WeightWriter
@@ -142,6 +143,14 @@ SHOWN = """
 
 def shown(view):
     return view.parent.execute_script(SHOWN, view)
+
+
+def test_what_is_said_is_of_this_move(browser, open_widgets):
+    (view,) = open_widgets(WeightWriter())
+    view.find_element(By.CSS_SELECTOR, ".qw-gate input").send_keys(Keys.ARROW_RIGHT)
+    live = view.find_element(By.CSS_SELECTOR, "[aria-live=polite]")
+    WebDriverWait(browser, 120).until(lambda b: live.get_property("textContent"))
+    assert text(view, ".qw-hint") in live.get_property("textContent")
 
 
 def test_shows_what_python_says(open_widgets):
