@@ -98,7 +98,7 @@ class CircuitEnsemble(Relaxation):
         """Return the weighted sum of the circuits' probabilities: shape (2**n_qubits,).
 
         Args:
-            mixture: What :meth:`mixture` gave; by default it is called.
+            mixture: What ``mixture`` gave; by default it is called.
         """
         with torch.autocast(self.theta.device.type, enabled=False):
             weights = self.merge @ self._given(mixture)["circuit"]
