@@ -8,6 +8,7 @@ from .bilevel_landscape import BilevelLandscape
 from .candidate_explorer import CandidateExplorer
 from .episode_player import EpisodePlayer
 from .growing_circuit import CircuitGrower
+from .page import save_html
 from .relaxed_gate import RelaxedGate
 from .weight_writer import WeightWriter
 
@@ -18,4 +19,5 @@ __all__ = [
     "EpisodePlayer",
     "RelaxedGate",
     "WeightWriter",
+    "save_html",
 ]

@@ -95,7 +95,7 @@ def open_widgets(quiet, tmp_path):
 
     def open_(*widgets, theme="light"):
         path = tmp_path / "page.html"
-        path.write_text(page_of(widgets, theme), "utf-8")
+        page_of(widgets, path, theme)
         quiet.get(path.as_uri())
         return wait_for(quiet, len(widgets))
 

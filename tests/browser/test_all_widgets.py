@@ -1,11 +1,13 @@
 """What every widget keeps: it fits, it can be reached and read, and it says what happened."""
 
+import ipywidgets
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from widget_pages import episode, sticks_out, violations
+from widget_pages import episode, sticks_out, violations, wait_for
 
+from qtdqas_lite import DataError
 from qtdqas_lite.widgets import (
     BilevelLandscape,
     CandidateExplorer,
@@ -13,6 +15,7 @@ from qtdqas_lite.widgets import (
     EpisodePlayer,
     RelaxedGate,
     WeightWriter,
+    save_html,
 )
 
 
@@ -137,3 +140,22 @@ def test_says_the_result_when_the_hand_rests(browser, open_widgets, widgets):
     WebDriverWait(browser, 120).until(lambda b: live.get_property("textContent"))
     lead = view.find_elements(By.CSS_SELECTOR, ".qw-say > span")[-1].get_property("textContent")
     assert lead in live.get_property("textContent")
+
+
+def test_widgets_are_saved_as_a_page_of_their_own(quiet, tmp_path):
+    """One file, in an empty folder, that loads nothing else and answers as the widget does."""
+    gate = RelaxedGate(alpha=[1.0, 0.0, -1.0])
+    save_html([gate, WeightWriter()], tmp_path / "lesson.html", title="A lesson <1>")
+    assert [file.name for file in tmp_path.iterdir()] == ["lesson.html"]
+    quiet.get((tmp_path / "lesson.html").as_uri())
+    wait_for(quiet, 2)
+    assert quiet.title == "A lesson <1>"
+    loaded = "return performance.getEntriesByType('resource').map((one) => one.name)"
+    assert [name for name in quiet.execute_script(loaded) if not name.startswith("blob:")] == []
+
+
+def test_what_is_saved_is_a_widget_of_the_package(tmp_path):
+    with pytest.raises(DataError, match="widget must be of type BookWidget, got IntSlider"):
+        save_html([ipywidgets.IntSlider()], tmp_path / "page.html")
+    with pytest.raises(FileNotFoundError):
+        save_html(RelaxedGate(), tmp_path / "nowhere" / "page.html")

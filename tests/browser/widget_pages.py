@@ -1,7 +1,5 @@
 """A small page with widgets and no kernel, and a hand on their controls."""
 
-import html
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +7,9 @@ import numpy as np
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from qtdqas_lite.widgets import save_html
+
 ROOT = Path(__file__).resolve().parents[2]
-HOST = ROOT / "book" / "_static" / "anyhost.js"
 AXE = Path(__file__).parent / "axe.min.js"
 
 CALL = """
@@ -24,29 +23,11 @@ def call(browser, widget, name, configurations):
     return browser.execute_async_script(CALL, widget._esm, name, configurations)
 
 
-def page_of(widgets, theme="light"):
-    """What a notebook's page holds: the widgets' state, a view for each, and the static host."""
-    models = {
-        widget.model_id: {"model_module": "anywidget", "state": widget.get_state()}
-        for widget in widgets
-    }
-    state = json.dumps({"version_major": 2, "version_minor": 0, "state": models})
-    state = state.replace("</", "<\\/")  # no end tag inside of a script
-    views = "".join(
-        f"<p>{html.escape(str(widget))}</p>"
-        '<script type="application/vnd.jupyter.widget-view+json">'
-        f"{json.dumps({'model_id': widget.model_id})}</script>"
-        for widget in widgets
-    )
-    colours = {"light": ("#1d2426", "#fff"), "dark": ("#dfe4e4", "#14191c")}[theme]
-    return f"""<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
-        <title>Widgets</title><meta name="viewport" content="width=device-width">
-        <style>body {{ margin: 0; font-family: sans-serif }}
-        body {{ color: {colours[0]}; background: {colours[1]} }}
-        main {{ max-width: 56rem; margin: auto; padding: 0 16px }}</style></head>
-        <body><main><h1>Widgets</h1>{views}</main>
-        <script type="application/vnd.jupyter.widget-state+json">{state}</script>
-        <script>{HOST.read_text("utf-8")}</script></body></html>"""
+def page_of(widgets, path, theme="light"):
+    """Save widgets as a page of their own, in one theme whatever the browser prefers."""
+    save_html(widgets, path)
+    text = path.read_text("utf-8").replace("<html lang", f'<html data-theme="{theme}" lang')
+    path.write_text(text, "utf-8")
 
 
 def wait_for(browser, count=1, selector=".qw"):

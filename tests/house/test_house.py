@@ -125,7 +125,7 @@ def test_every_asset_is_here():
     files = [url for url in re.findall(r"url\(([^)]+)\)", css) if not url.startswith('"data:')]
     assert files
     assert [name for name in files if not (static / name).is_file()] == []
-    for name in ("mathjax/LICENSE", "fonts/OFL.txt", "mathjax/tex-chtml.js", "anyhost.js"):
+    for name in ("mathjax/LICENSE", "fonts/OFL.txt", "mathjax/tex-chtml.js"):
         assert (static / name).is_file()
 
 
