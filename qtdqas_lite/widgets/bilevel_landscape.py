@@ -24,10 +24,11 @@ SHORTEST = 1e-6
 class BilevelLandscape(BookWidget):
     """The toy of chapter 06 as a map of alpha, on which four methods race downhill.
 
-    The training loss is (away C away + mu |alpha - train_wish|^2) / 2 with away = theta - B alpha,
-    and the validation loss (|theta - theta_val|^2 + mu |alpha - val_wish|^2) / 2. In every step
-    alpha moves against the method's hypergradient, that of :mod:`qtdqas_lite.bilevel`, and theta
-    takes one step of 0.3 down the training loss; it begins at its minimum.
+    The training loss is ``(away C away + mu |alpha - train_wish|**2) / 2``, with
+    ``away = theta - B alpha``, and the validation loss
+    ``(|theta - theta_val|**2 + mu |alpha - val_wish|**2) / 2``. In every step alpha moves against
+    the method's hypergradient, that of :mod:`qtdqas_lite.bilevel`, and theta takes one step of 0.3
+    down the training loss; it begins at its minimum.
 
     Every attribute is a trait: assign to it, ``observe`` it, ``link`` it. Assign a new list instead
     of changing one in place, which no observer could notice. A value that does not fit raises

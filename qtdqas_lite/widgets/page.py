@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from anywidget import AnyWidget
 from ipywidgets.embed import dependency_state, embed_data
 
 from ..errors import DataError, check_type
@@ -43,7 +44,7 @@ if (dark) document.documentElement.dataset.theme = "dark";
 
 
 def save_html(
-    widgets: BookWidget | Sequence[BookWidget],
+    widgets: AnyWidget | Sequence[AnyWidget],
     path: str | PathLike[str],
     *,
     title: str = "Widgets",
@@ -61,7 +62,7 @@ def save_html(
         FileNotFoundError: if there is no such folder.
         DataError: if these are other widgets, or the path is not that of a file.
     """
-    shown = [widgets] if isinstance(widgets, BookWidget) else list(widgets)
+    shown = [widgets] if isinstance(widgets, AnyWidget) else list(widgets)
     for widget in shown:
         check_type(DataError, BookWidget, widget=widget)
     data = embed_data(shown, state=dependency_state(shown, drop_defaults=False))
