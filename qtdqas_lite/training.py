@@ -248,6 +248,9 @@ def _run(
                     break
         except KeyboardInterrupt:
             ended = "interrupted"
+    # No later loss tells of what the last step left.
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        raise SearchError("the last step left numbers that are not finite: lower the learning rate")
     return Run(net, history, ended)
 
 

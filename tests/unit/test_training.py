@@ -369,6 +369,15 @@ def test_an_optimizer_that_needs_a_closure_is_refused():
         fit(nn.Linear(3, 2), (torch.ones(4, 3), torch.zeros(4).long()), optimizer=torch.optim.LBFGS)
 
 
+def test_what_the_last_step_leaves_is_finite():
+    class Lost(torch.optim.SGD):
+        def step(self, closure=None):
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+
+    with pytest.raises(SearchError, match="the last step left numbers that are not finite"):
+        fit(nn.Linear(3, 2), (torch.ones(4, 3), torch.zeros(4).long()), steps=1, optimizer=Lost)
+
+
 def test_an_optimizer_with_modes_is_refused():
     """Schedule-free ones step from one place and evaluate at another."""
 
