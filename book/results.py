@@ -136,7 +136,7 @@ def cluster(address: str | None, jobs: int) -> Iterator[None]:
     import dask.distributed
 
     if address == "local":
-        options: Row = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+        options: Row = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
     else:
         options = {"address": address}
     with dask.distributed.Client(**options) as client:

@@ -293,7 +293,7 @@ def test_a_cluster_whose_worker_is_killed_gives_the_same_table(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     plan = grid(*range(6), marks=str(marks))
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.Client(**options), joblib.parallel_config(backend="dask"):
         found = sweep(killed_once, plan, tmp_path / "a.csv", progress=False)
     assert len([*marks.glob("3-0-*")]) == 2  # it was killed, and run again elsewhere
