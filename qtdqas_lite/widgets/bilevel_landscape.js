@@ -179,7 +179,7 @@ function render({ model, el }) {
     send(model, { [name]: alpha });
   };
   const map = plane(take);
-  const which = choice({ name: "Move", options: Object.entries(HANDLES), choose: (name) => { chosen = name; showChosen(); showMap(); } });
+  const which = choice({ name: "Move", options: Object.entries(HANDLES), choose: (name) => { chosen = name; showChosen(); showMap(); voice.say(`Sliders: ${HANDLES[name]}. ${hint.textContent} ${result.textContent}`); } });
   const along = [0, 1].map((i) => slider({
     name: `α${"₁₂"[i]}`, min: -REACH, max: REACH, step: 0.05, text: (value) => format(value),
     input: (value) => send(model, { [chosen]: model.get(chosen).map((old, j) => (j === i ? value : old)) }),
