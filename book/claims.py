@@ -461,7 +461,7 @@ def summary(parts: dict[str, str]) -> str:
         last = [line.split(" | ")[-1].strip(" |") for line in parts[name].splitlines()]
         count = Counter(text.split(":")[0] for text in last)
         lines.append((name, *(count[kind] or "" for kind in VERDICTS)))
-    return table(["", *VERDICTS], lines)
+    return table(["part", *VERDICTS], lines)
 
 
 def page() -> str:
