@@ -7,6 +7,7 @@ Tables lie inside the package, because a chapter reads them wherever it runs.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import subprocess
@@ -50,6 +51,8 @@ ALIKE = (
     "n_angles",
     "n_layers",
 )
+#: What tells, in this order, how long a run takes.
+ALIKE = ("task", "series", "environment", "space", "method", "kind", "n_angles", "n_layers")
 ROOT = Path(__file__).resolve().parent.parent
 #: What workers of a cluster have to import, each after those that it imports itself.
 SCRIPTS = (
@@ -107,20 +110,12 @@ def missing(task: Task, path: Path) -> tuple[list[Row], float]:
     A row takes as long as stored ones of which the most settings are the same, in the mean.
     """
     table = read_table(path) if path.exists() else pandas.DataFrame({"configuration": []})
-    lacks = [one for one in task.plan() if row_key(one) not in set(table["configuration"])]
+    there = set(table["configuration"])
+    lacks = [one for one in task.plan() if row_key(one) not in there]
     seconds = 0.0
     for one in lacks:
         alike = table
-        for name in (
-            "task",
-            "series",
-            "environment",
-            "space",
-            "method",
-            "kind",
-            "n_angles",
-            "n_layers",
-        ):
+        for name in ALIKE:
             if name in one and name in alike and (alike[name] == one[name]).any():
                 alike = alike[alike[name] == one[name]]
         seconds += alike["wall_seconds"].mean() if len(alike) else float("nan")
@@ -163,6 +158,8 @@ def main() -> int:
         for name, path in paths.items():
             lacks, seconds = missing(TASKS[name], path)
             cost = f": about {seconds / 3600:.1f} hours of one core" if lacks else ""
+            if math.isnan(seconds):
+                cost = ": nothing is stored yet that would tell how long they take"
             print(f"{name}: {len(lacks)} of {len(TASKS[name].plan())} rows are missing{cost}")
         return 0
     failed = 0

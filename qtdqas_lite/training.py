@@ -134,8 +134,8 @@ def fit(
         The network, the history and how the run ended.
 
     Raises:
-        SearchError: if an argument is not as described, or a loss or a gradient is not finite; the
-            parameters are then as they were before that step.
+        SearchError: if an argument is not as described; if a loss or a gradient is not finite, with
+            the parameters as they were before that step; or if the last step has lost them.
     """
     options: dict[str, Any] = {"loss": loss, "steps": steps, "batch_size": batch_size}
     options |= {"learning_rate": learning_rate, "optimizer": optimizer, "on_step": on_step}

@@ -174,6 +174,9 @@ def test_a_plan_says_what_is_missing_and_what_it_costs(elsewhere, monkeypatch, c
     said = capsys.readouterr().out
     assert said == "growth: 4 of 6 rows are missing: about 4.2 hours of one core\n"
     assert (elsewhere / "growth.csv").read_text() == lines
+    (elsewhere / "growth.csv").unlink()
+    assert results.main() == 0
+    assert "6 of 6 rows are missing: nothing is stored yet" in capsys.readouterr().out
 
 
 def test_a_study_runs_on_a_cluster(elsewhere, monkeypatch):
